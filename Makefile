@@ -1,0 +1,24 @@
+# Two commands do all the set-up: `make demo` and `make test`. PYTHON may name any Python from 3.11 on.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint bench clean
+
+# The extras follow pyproject.toml. pip leaves an installed torch alone when it is new enough.
+$(VENV)/.installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable ".[train,dev]"
+	touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/dphyper sweep run sweeps/demo.yaml
+	$(BIN)/dphyper report --store runs/demo
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy bench methods datasets sweeps reports

@@ -1,0 +1,155 @@
+"""The result store: one directory for each cell, one row for each cell. The source of truth.
+
+Layout: ``STORE/cells/<cell id>/`` holds ``cell.json`` (the spec), ``row.json`` (what was measured), and for a
+finished cell ``ledger.json`` (the privacy ledger), ``samples.png`` (a grid) and ``samples.npz`` (the generated
+uint8 images). ``row.json`` is written last and atomically: a cell with a row of status ``done`` is whole, and a
+killed worker leaves nothing that looks finished. `Store.export` writes all rows to ``STORE/rows.parquet`` for
+reading by other tools. Nothing is averaged here, and no torch is imported.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict
+
+import pandas as pd
+from filelock import FileLock
+
+from dphyper.bench.errors import UserError
+from dphyper.bench.specs import Cell
+
+SCHEMA = 1
+
+
+class Row(TypedDict):
+    """One row of the store. Keys marked NotRequired are absent from the rows of failed cells."""
+
+    schema: int  # SCHEMA at the time of writing
+    cell: str  # id of the cell
+    status: str  # "done" or "failed"
+    error: str  # message of a failed cell, else ""
+    sweep: str  # name of the sweep that ran it
+    collection: str  # name of the collection
+    task: str
+    family: str
+    split: str  # "private" or "tuning"
+    distance: str  # the source's word for public-private distance: "near", "far", ...
+    n: int
+    method: str
+    role: str  # "method", "control", "floor" or "ceiling"
+    epsilon: float  # the budget asked for; inf where the method spends none or knows no privacy
+    delta: float
+    relation: str
+    embedding_dim: int  # 0 for methods without an embedding
+    seed: int
+    private: bool  # False: no privacy claim may be made (non-private method, reproducible noise)
+    selection: str  # "fixed", "tuned_public", "tuned_private" or "non_private"
+    protocol: str  # hash of the evaluation protocol, extractor weights included
+    extractor: str
+    epsilon_spent: NotRequired[float]  # by the ledger, at delta
+    fid: NotRequired[float]  # Fréchet distance on the extractor's features, generated against reference
+    kid: NotRequired[float]  # unbiased kernel distance
+    fid_floor: NotRequired[float]  # real against real, floor_images images against the remaining reference
+    kid_floor: NotRequired[float]
+    num_images: NotRequired[int]  # generated images
+    num_reference: NotRequired[int]  # images of the held-out reference
+    floor_images: NotRequired[int]  # images on the drawn side of the floor
+    denoising_loss: NotRequired[float]  # on the reference, at fixed times and noise
+    public_shift: NotRequired[float]  # Fréchet distance public tasks to this task's reference, same features
+    seconds_public: NotRequired[float]  # of the public phase when it was trained, shared by all cells
+    seconds_adapt: NotRequired[float]
+    seconds_evaluate: NotRequired[float]
+    parameters: NotRequired[int]  # p, parameters the method sets
+    statement: NotRequired[str]  # privacy paragraph that a paper can print
+    base_hash: NotRequired[str]
+    provenance: NotRequired[str]  # hash of the task's data
+    commit: NotRequired[str]  # git commit of the harness, "" outside a repository
+    versions: NotRequired[str]  # JSON: package to version
+    machine: NotRequired[str]
+
+
+class Store:
+    """A folder of cells.
+
+    Args:
+        root: Created when missing.
+
+    Raises:
+        UserError: ``root`` is a file.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        if self.root.is_file():
+            raise UserError(f"store '{root}' is a file: name a folder")
+
+    def directory(self, cell_id: str) -> Path:
+        """The folder of one cell; it need not exist yet."""
+        return self.root / "cells" / cell_id
+
+    def lock(self, cell_id: str) -> FileLock:
+        """A lock that the process running the cell holds; the system frees it when that process dies."""
+        folder = self.root / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(folder / f"{cell_id}.lock", timeout=0)
+
+    def status(self, cell_id: str) -> str:
+        """``done``, ``failed``, ``running`` (its lock is held) or ``to do``."""
+        path = self.directory(cell_id) / "row.json"
+        if path.exists():
+            return str(json.loads(path.read_text())["status"])
+        lock = self.root / "locks" / f"{cell_id}.lock"
+        if lock.exists():
+            probe = FileLock(lock, timeout=0)
+            try:
+                probe.acquire()
+            except TimeoutError:
+                return "running"
+            probe.release()
+        return "to do"
+
+    def write(self, cell: Cell, row: Row) -> None:
+        """Write the spec and then the row of a cell; the row appears whole or not at all."""
+        folder = self.directory(cell.id)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "cell.json", cell.to_dict())
+        write_json(folder / "row.json", row)
+
+    def cell(self, cell_id: str) -> Cell:
+        """The spec of a stored cell."""
+        return Cell.from_dict(json.loads((self.directory(cell_id) / "cell.json").read_text()))
+
+    def rows(self) -> pd.DataFrame:
+        """All rows, one for each cell, in a stable order; columns as in `Row`.
+
+        Raises:
+            UserError: There is no row, or a row was written by another version of the schema.
+        """
+        found = [json.loads(path.read_text()) for path in sorted(self.root.glob("cells/*/row.json"))]
+        if not found:
+            raise UserError(f"store '{self.root}' has no row: run a sweep into it first, or name another folder")
+        old = [row for row in found if row.get("schema") != SCHEMA]
+        if old:
+            raise UserError(
+                f"store '{self.root}' has rows of schema {old[0].get('schema')}, this version reads {SCHEMA}: "
+                "read it with the version that wrote it, or run the sweep again"
+            )
+        frame = pd.DataFrame(found)
+        keys = ["collection", "split", "task", "method", "epsilon", "embedding_dim", "n", "seed", "cell"]
+        return frame.sort_values(keys, ignore_index=True)
+
+    def export(self) -> Path:
+        """Write ``rows.parquet`` and return its path."""
+        path = self.root / "rows.parquet"
+        self.rows().to_parquet(path, index=False)
+        return path
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write JSON so that a reader sees the old file or the whole new one, never a part."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+    with os.fdopen(handle, "w") as file:
+        json.dump(value, file, indent=1, sort_keys=True)
+    os.replace(temporary, path)

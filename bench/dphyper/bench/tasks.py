@@ -1,0 +1,167 @@
+"""Tasks and collections: the data side of the contract.
+
+A collection is one pool of records and many tasks that index into it. Every task belongs to one family and
+every family to one split: *public* tasks train the base model and the hypernetwork, *tuning* tasks are public
+families held out so that hyper-parameters can be chosen on them at no privacy cost, *private* tasks are
+families that no public stage has seen. The constructor refuses a collection in which two splits share a
+record, by index or by content; it cannot see near duplicates, which are the source's business.
+
+Shapes: N pool size, n private records, H W C image height, width, channels.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dphyper.bench.errors import UserError, unknown_name
+
+Split = Literal["public", "tuning", "private"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Task:
+    """One dataset of a collection.
+
+    Attributes:
+        id: Unique within the collection, for instance ``"umbrella"`` or ``"umbrella/2of5"``.
+        family: What the task was cut from; all tasks of a family lie in one split.
+        split: ``public``, ``tuning`` or ``private``.
+        indices: Rows of the collection's pool that belong to the task, unique.
+        reference: Rows of the pool that only serve as evaluation reference (a source's own test split); empty
+            when the source has none.
+        distance: How the source describes the way to the public families ("near", "far"); free text for
+            reports.
+    """
+
+    id: str
+    family: str
+    split: Split
+    indices: NDArray[np.int64]
+    reference: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    distance: str = "near"
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Draw:
+    """A private subset and the reference it is judged against; they share no record.
+
+    Attributes:
+        records: (n, ...) private records.
+        reference: (m, ...) the whole rest of the task, and its test split where there is one.
+    """
+
+    records: NDArray[np.generic]
+    reference: NDArray[np.generic]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Collection:
+    """Many tasks over one pool of records.
+
+    Attributes:
+        name: For reports.
+        records: (N, H, W, C) uint8 images, or (N, d + 1) float regression records.
+        tasks: All tasks of all splits.
+        licence: Licence and source of the data, one line, for the report.
+
+    Raises:
+        UserError: No public or no private task, a duplicate id, an empty task, or two splits that share a
+            record.
+    """
+
+    name: str
+    records: NDArray[np.generic]
+    tasks: tuple[Task, ...]
+    licence: str = ""
+
+    def __post_init__(self) -> None:
+        ids = [task.id for task in self.tasks]
+        if len(set(ids)) < len(ids):
+            twice = sorted({i for i in ids if ids.count(i) > 1})
+            raise UserError(f"collection '{self.name}' has the task id '{twice[0]}' twice: give each task its own")
+        for task in self.tasks:
+            if not len(task):
+                raise UserError(f"task '{task.id}' of collection '{self.name}' has no record: remove it")
+        for split in ("public", "private"):
+            if not self.select(split):
+                raise UserError(f"collection '{self.name}' has no {split} task: name at least one {split} family")
+        self._refuse_shared_records()
+
+    def _refuse_shared_records(self) -> None:
+        owner: dict[bytes, Task] = {}
+        for task in self.tasks:
+            for row in np.concatenate([task.indices, task.reference]):
+                other = owner.setdefault(self._digests[row], task)
+                if other.split != task.split:
+                    raise UserError(
+                        f"record {row} of collection '{self.name}' lies in the {other.split} task '{other.id}' and "
+                        f"in the {task.split} task '{task.id}': a split may share nothing, drop it from one of them"
+                    )
+
+    @cached_property
+    def _digests(self) -> list[bytes]:
+        return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in self.records]
+
+    def select(self, split: Split) -> tuple[Task, ...]:
+        """All tasks of one split, in the order of the source."""
+        return tuple(task for task in self.tasks if task.split == split)
+
+    def task(self, task_id: str) -> Task:
+        """The task of that id.
+
+        Raises:
+            UserError: There is none; the message names the nearest private or tuning task.
+        """
+        for task in self.tasks:
+            if task.id == task_id:
+                return task
+        raise unknown_name("task", task_id, [task.id for task in self.tasks if task.split != "public"])
+
+    def draw(self, task_id: str, n: int, seed: int) -> Draw:
+        """Draw ``n`` private records without replacement; everything else of the task is the reference.
+
+        Raises:
+            UserError: The task has no record left for the reference after ``n`` are drawn.
+        """
+        task = self.task(task_id)
+        if n >= len(task) + (len(task.reference) > 0):
+            raise UserError(
+                f"n = {n} records asked of task '{task_id}', which has {len(task)}: take a smaller n, so that a "
+                "held-out rest is left as the reference"
+            )
+        order = np.random.default_rng([seed, *task_id.encode()]).permutation(task.indices)
+        reference = np.concatenate([order[n:], task.reference])
+        return Draw(records=self.records[order[:n]], reference=self.records[reference])
+
+    def provenance(self, task_id: str) -> str:
+        """Hash of the content of one task (its records and its reference), independent of their order."""
+        task = self.task(task_id)
+        rows = np.concatenate([task.indices, task.reference])
+        return _hash(sorted(self._digests[row] for row in rows))
+
+    @cached_property
+    def public_fingerprint(self) -> str:
+        """Hash of all that a public stage may see: public and tuning tasks, their ids and contents.
+
+        Private tasks do not enter, so that adding one never invalidates a trained hypernetwork.
+        """
+        parts: list[bytes] = [str(self.records.shape[1:]).encode()]
+        for task in self.tasks:
+            if task.split != "private":
+                parts += [task.split.encode(), task.id.encode(), *(self._digests[row] for row in task.indices)]
+        return _hash(parts)
+
+
+def _hash(parts: Sequence[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.hexdigest()[:16]
