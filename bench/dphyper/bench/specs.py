@@ -174,9 +174,7 @@ class Cell:
 
     def __post_init__(self) -> None:
         if not self.epsilon > 0:
-            raise UserError(
-                f"epsilon = {self.epsilon}: expected a number above 0, or inf for no privacy at all"
-            )
+            raise UserError(f"epsilon = {self.epsilon}: expected a number above 0, or inf for no privacy at all")
         if self.n < 2:
             raise UserError(f"n = {self.n}: expected at least 2 private records")
         if not 0 < self.delta < 1 / self.n:
@@ -208,7 +206,8 @@ class Cell:
         """
         values = dict(plain)
         values["epsilon"] = float(values["epsilon"])
-        for name, kind in (("data", DataSpec), ("base", BaseSpec), ("protocol", Protocol)):
+        kinds: dict[str, Any] = {"data": DataSpec, "base": BaseSpec, "protocol": Protocol}
+        for name, kind in kinds.items():
             values[name] = kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values[name].items()})
         return cls(**values)
 
