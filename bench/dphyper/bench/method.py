@@ -1,0 +1,102 @@
+"""The contract of a method: one LightningModule with a public phase and one `adapt`.
+
+A method file defines a subclass and its frozen `Options`; one line in `dphyper.bench.catalog` registers it. The
+public phase is ordinary Lightning training on `PublicTasks`; it is run once, cached by content and shared by
+all cells, since neither ε nor a private record can reach it. `adapt` sees private records through `PrivateData`
+alone and returns θ. The harness, not the method, decides what is evaluated and how.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal
+
+import lightning
+import torch
+from torch import Tensor
+
+from dphyper.bench.errors import UserError, unknown_name
+from dphyper.bench.privacy.budget import Budget
+from dphyper.bench.privacy.private_data import PrivateData
+from dphyper.bench.public import PublicTasks
+from dphyper.bench.target import Target
+from dphyper.bench.tasks import Collection
+
+Role = Literal["method", "control", "floor", "ceiling"]
+Axis = Literal["task", "n", "epsilon", "embedding_dim", "seed"]
+Selection = Literal["fixed", "tuned_public", "tuned_private", "non_private"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Hyper-parameters of a method; subclasses add theirs. Values come from ``options`` of a cell."""
+
+    @classmethod
+    def parse(cls, method: str, given: Mapping[str, Any]) -> "Options":
+        """Build the options from plain data.
+
+        Raises:
+            UserError: An unknown key (with the nearest known one) or a value of the wrong type.
+        """
+        known = {field.name: field for field in fields(cls)}
+        values = {}
+        for key, value in given.items():
+            if key not in known:
+                raise unknown_name(f"option of method {method}", key, known)
+            default = known[key].default
+            if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+                value = float(value)
+            if type(value) is not type(default):
+                raise UserError(
+                    f"options.{method}.{key} = {value!r}: expected {type(default).__name__}, such as {default!r}"
+                )
+            values[key] = value
+        return cls(**values)
+
+
+class Method(lightning.LightningModule, ABC):
+    """A way to turn private records into parameters.
+
+    Class attributes:
+        role: ``method`` (private, compared), ``control``, ``floor`` (uses nothing private) or ``ceiling`` (no
+            privacy).
+        uses: The axes of the grid that can change the result; cells that differ elsewhere are one cell.
+        private: False where the output carries no privacy guarantee whatever the budget.
+        selection: How the default hyper-parameters were chosen.
+        public_phase: Methods of the same name share one public phase; empty for none.
+        options_type: The class of `options`.
+
+    Args:
+        target: The model whose parameters are wanted.
+        options: Hyper-parameters.
+        embedding_dim: k, for methods with an embedding.
+    """
+
+    role: ClassVar[Role]
+    uses: ClassVar[frozenset[Axis]]
+    private: ClassVar[bool] = True
+    selection: ClassVar[Selection] = "fixed"
+    public_phase: ClassVar[str] = ""
+    options_type: ClassVar[type[Options]] = Options
+
+    def __init__(self, target: Target, options: Options, *, embedding_dim: int) -> None:
+        super().__init__()
+        self.target, self.embedding_dim = target, embedding_dim
+        self._options = options
+
+    def public_data(self, collection: Collection) -> PublicTasks:
+        """The episodes of the public phase; called only where ``public_phase`` is set."""
+        raise NotImplementedError(f"{type(self).__name__} names a public phase and must say which episodes it takes")
+
+    @abstractmethod
+    def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Tensor:
+        """Parameters for the private records.
+
+        Args:
+            private: The only way to them.
+            budget: What may be spent; every mechanism of ``private`` charges the ledger that holds it.
+            rng: Randomness that is not noise (initialisation, times of the diffusion loss).
+
+        Returns:
+            (P,) parameters of the target.
+        """

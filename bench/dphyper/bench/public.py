@@ -1,0 +1,122 @@
+"""Public data for every public phase: one LightningDataModule that all methods and the base model share.
+
+It deals *episodes*: a few tasks at a time, each split into a support set (what would be the private records)
+and a query set (what the adapted model is judged on), with no record in both. It holds public and tuning
+records only; the private ones were left behind when it was built, so no public stage can read them.
+
+Shapes: T tasks in an episode, S support rows, Q query rows; rows index `PublicTasks.images`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import lightning
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from dphyper.bench.target import to_unit
+from dphyper.bench.tasks import Collection, Split
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Episode:
+    """One batch.
+
+    Attributes:
+        support_TS: Rows of the support records. Tasks draw between 16 and S records, log-uniformly, as far as
+            they have them; the surplus columns repeat records and have weight 0.
+        weight_TS: Weight of each support row in its task's mean; a task's weights sum to 1.
+        query_TQ: Rows of the query records.
+    """
+
+    support_TS: Tensor
+    weight_TS: Tensor
+    query_TQ: Tensor
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> "Episode":
+        """The same episode on another device; Lightning's batch transfer calls this."""
+        move = {name: value.to(device, non_blocking=non_blocking) for name, value in vars(self).items()}
+        return Episode(**move)
+
+
+class PublicTasks(lightning.LightningDataModule):
+    """Episodes of the public tasks for training and of the tuning tasks for validation.
+
+    Args:
+        collection: Its public and tuning tasks are copied, nothing else.
+        seed: Fixes the episodes.
+        tasks: T.
+        support: S, 0 for none.
+        query: Q.
+        steps: Training batches.
+        validation_steps: Validation batches; 0, or a collection without tuning tasks, for none.
+
+    Attributes:
+        images: (N, C, H, W) float32 in [-1, 1], all public and tuning records.
+    """
+
+    def __init__(
+        self,
+        collection: Collection,
+        *,
+        seed: int,
+        tasks: int,
+        query: int,
+        steps: int,
+        support: int = 0,
+        validation_steps: int = 0,
+    ) -> None:
+        super().__init__()
+        splits: tuple[Split, ...] = ("public", "tuning")
+        kept = np.unique(np.concatenate([t.indices for split in splits for t in collection.select(split)]))
+        self.images = to_unit(np.asarray(collection.records[kept], np.uint8))
+        self.rows: dict[Split, list[Rows]] = {
+            split: [np.searchsorted(kept, task.indices) for task in collection.select(split)] for split in splits
+        }
+        self.seed, self.tasks, self.support, self.query = seed, tasks, support, query
+        self.steps, self.validation_steps = steps, validation_steps if self.rows["tuning"] else 0
+
+    def train_dataloader(self) -> DataLoader[Episode]:
+        """Episodes of public tasks."""
+        return DataLoader(_Episodes(self, "public", self.steps), batch_size=None)
+
+    def val_dataloader(self) -> list[DataLoader[Episode]]:
+        """Episodes of tuning tasks, the same ones every time."""
+        if not self.validation_steps:
+            return []
+        return [DataLoader(_Episodes(self, "tuning", self.validation_steps), batch_size=None)]
+
+
+class _Episodes(IterableDataset[Episode]):
+    def __init__(self, data: PublicTasks, split: Split, steps: int) -> None:
+        self.data, self.split, self.steps = data, split, steps
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[Episode]:
+        data, rows = self.data, self.data.rows[self.split]
+        rng = np.random.default_rng([data.seed, len(self.split)])
+        for _ in range(self.steps):
+            chosen = rng.choice(len(rows), data.tasks, replace=len(rows) < data.tasks)
+            dealt = [self._deal(rows[task], rng) for task in chosen]
+            support, weight, query = (torch.from_numpy(np.stack(part)) for part in zip(*dealt, strict=True))
+            yield Episode(support_TS=support, weight_TS=weight, query_TQ=query)
+
+    def _deal(self, rows: Rows, rng: np.random.Generator) -> tuple[Rows, NDArray[np.float32], Rows]:
+        """Support rows, their weights and query rows of one task."""
+        order = rng.permutation(rows)
+        num_query = min(self.data.query, max(len(order) // 2, 1))
+        query, rest = order[:num_query], order[num_query:]
+        size = self.data.support
+        if not size:
+            return rest[:0], np.zeros(0, np.float32), np.resize(query, self.data.query)
+        low, high = min(16, len(rest)), min(size, len(rest))
+        count = int(np.exp(rng.uniform(np.log(low), np.log(high + 1))))
+        weight = np.where(np.arange(size) < count, 1 / count, 0).astype(np.float32)
+        return np.resize(rest[:count], size), weight, np.resize(query, self.data.query)

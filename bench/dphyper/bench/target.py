@@ -1,0 +1,306 @@
+"""The target: the generative model whose parameters a method produces.
+
+`LoRADiffusion` is a diffusers U-Net with a peft LoRA whose A is frozen and random; the parameter vector θ is
+the concatenation of all B, so θ = 0 is the base model itself. Frozen A keeps the model linear in θ inside each
+layer and removes the gauge freedom (A R, R⁻¹B). Losses, gradients and samples are functions of θ: no call
+leaves a trace of one θ in the next. Nothing here knows about privacy; clipping and noise live in
+`dphyper.bench.privacy`.
+
+Shapes: b examples, P parameters of θ, C H W image channels, height, width; images are float32 in [-1, 1] here
+and uint8 everywhere outside.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, UNet2DModel
+from numpy.typing import NDArray
+from opacus import GradSampleModule
+from peft import LoraConfig, inject_adapter_in_model
+from torch import Tensor, nn
+
+LORA_MODULES = ["to_q", "to_k", "to_v", "to_out.0", "linear_1", "linear_2", "time_emb_proj"]
+"""Attention projections, their output projection and the time embedding (with its projection into each block)."""
+
+
+class Target(Protocol):
+    """What a method may ask of the model it produces parameters for.
+
+    Attributes:
+        num_parameters: P, the length of θ.
+    """
+
+    num_parameters: int
+
+    def initial(self) -> Tensor:
+        """The (P,) parameters of the public model: what is used when nothing private is known."""
+        ...
+
+    def per_example_loss(self, theta: Tensor, x: Tensor, rng: torch.Generator) -> Tensor:
+        """The (b,) losses of ``x`` under one θ of shape (P,), or under one for each example, (b, P)."""
+        ...
+
+    def per_example_gradients(self, theta: Tensor, x: Tensor, rng: torch.Generator, multiplicity: int) -> Tensor:
+        """The (b, P) gradients of the loss, each averaged over ``multiplicity`` draws of the loss's randomness."""
+        ...
+
+    def sample(self, theta: Tensor, num: int, rng: torch.Generator) -> NDArray[np.uint8]:
+        """``num`` generated records."""
+        ...
+
+    def hidden_features(self, x: Tensor) -> Tensor:
+        """(b, F) features that the public model computes of each record by itself."""
+        ...
+
+
+def to_unit(images: NDArray[np.uint8]) -> Tensor:
+    """uint8 (N, H, W, C) to float32 (N, C, H, W) in [-1, 1].
+
+    >>> to_unit(np.array([[[[255], [0]]]], np.uint8)).flatten().tolist()
+    [1.0, -1.0]
+    """
+    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
+
+
+def to_uint8(x_BCHW: Tensor) -> NDArray[np.uint8]:
+    """Inverse of `to_unit`, rounded and clipped."""
+    return x_BCHW.add(1.0).mul(127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
+
+
+class LoRADiffusion:
+    """A frozen U-Net and the LoRA around it.
+
+    Args:
+        unet: The pre-trained model; LoRA layers are injected into it in place.
+        scheduler: Its noise schedule and prediction type.
+        rank: LoRA rank r.
+        sampling_steps: Steps of DPM-Solver++ when images are drawn.
+        seed: Seed of the frozen A (orthonormal rows).
+    """
+
+    def __init__(
+        self, unet: UNet2DModel, scheduler: DDPMScheduler, *, rank: int, sampling_steps: int, seed: int
+    ) -> None:
+        unet.requires_grad_(False)
+        config = LoraConfig(r=rank, lora_alpha=rank, target_modules=LORA_MODULES)
+        self.unet = inject_adapter_in_model(config, unet).eval()
+        self.scheduler = scheduler
+        self.sampling_steps = sampling_steps
+        self.image_shape = (unet.config["in_channels"], *_pair(unet.config["sample_size"]))
+        rng = torch.Generator().manual_seed(seed)
+        self._factors: list[nn.Linear] = []
+        self._slices: list[slice] = []
+        self._theta: Tensor | None = None
+        start = 0
+        for name, module in self.unet.named_modules():
+            if name.endswith("lora_A.default"):
+                weight = torch.linalg.qr(torch.randn(module.in_features, rank, generator=rng)).Q.T
+                module.weight = nn.Parameter(weight.to(module.weight), requires_grad=False)
+            elif name.endswith("lora_B.default"):
+                index = len(self._factors)
+                module.weight.requires_grad_(True)
+                module.register_forward_hook(lambda m, args, out, i=index: self._generated(i, args[0], out))
+                self._factors.append(module)
+                self._slices.append(slice(start, start := start + module.weight.numel()))
+        self.num_parameters = start
+        self._grad_sample: Any = GradSampleModule(self.unet, loss_reduction="sum").eval()
+        self._grad_sample.disable_hooks()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lives."""
+        return self._factors[0].weight.device
+
+    def initial(self) -> Tensor:
+        """θ = 0, the base model; shape (P,)."""
+        return torch.zeros(self.num_parameters, device=self.device)
+
+    @property
+    def layer_shapes(self) -> list[tuple[int, int]]:
+        """(out_features, rank) of each B, in the order in which they lie in θ."""
+        return [(factor.out_features, factor.in_features) for factor in self._factors]
+
+    def _generated(self, index: int, a_B_R: Tensor, out: Tensor) -> Tensor:
+        """Output of one B when θ is bound, which may differ between the examples of a batch."""
+        if self._theta is None:
+            return out
+        weight = self._theta[..., self._slices[index]].unflatten(-1, self._factors[index].weight.shape)
+        if weight.dim() == 2:
+            return a_B_R @ weight.T
+        flat = a_B_R.reshape(len(a_B_R), -1, a_B_R.shape[-1])
+        return (flat @ weight.mT).reshape(*a_B_R.shape[:-1], -1)
+
+    @contextmanager
+    def _bound(self, theta: Tensor) -> Iterator[None]:
+        self._theta = theta
+        try:
+            yield
+        finally:
+            self._theta = None
+
+    def per_example_loss(self, theta: Tensor, x: Tensor, rng: torch.Generator) -> Tensor:
+        """Denoising loss of each image at one random time and noise; differentiable in θ.
+
+        Args:
+            theta: (P,), or (b, P) for one θ for each image.
+            x: (b, C, H, W) in [-1, 1].
+            rng: Source of times and noises.
+
+        Returns:
+            (b,) mean squared errors.
+        """
+        noisy, t_B, wanted = corrupt(self.scheduler, x, rng)
+        with self._bound(theta):
+            predicted = self.unet(noisy, t_B, return_dict=False)[0]
+        return (predicted - wanted).square().flatten(1).mean(1)
+
+    def per_example_gradients(self, theta: Tensor, x: Tensor, rng: torch.Generator, multiplicity: int) -> Tensor:
+        """Gradients of the denoising loss by opacus' hooks on the B factors.
+
+        Args:
+            theta: (P,).
+            x: (b, C, H, W) in [-1, 1]; b = 0 gives an empty result.
+            rng: Source of times and noises.
+            multiplicity: K draws of (time, noise) whose gradients are averaged for each image, before any
+                clipping (Dockhorn et al. 2023, section 3.2).
+
+        Returns:
+            (b, P) float32.
+        """
+        if not len(x):
+            return x.new_zeros(0, self.num_parameters)
+        with torch.no_grad():
+            for factor, part in zip(self._factors, self._slices, strict=True):
+                factor.weight.copy_(theta[part].view_as(factor.weight))
+        # Image-major order, so that the K draws of an image lie together.
+        noisy, t_B, wanted = corrupt(self.scheduler, x.repeat_interleave(multiplicity, 0), rng)
+        self._grad_sample.train()
+        self._grad_sample.enable_hooks()
+        predicted = self._grad_sample(noisy, t_B, return_dict=False)[0]
+        (predicted - wanted).square().flatten(1).mean(1).sum().backward()
+        rows = torch.cat([factor.weight.grad_sample.flatten(1) for factor in self._factors], 1)
+        self._grad_sample.disable_hooks()
+        self._grad_sample.eval()
+        self._grad_sample.zero_grad(set_to_none=True)
+        for factor in self._factors:
+            nn.init.zeros_(factor.weight)
+        return rows.view(len(x), multiplicity, -1).mean(1)
+
+    @torch.no_grad()
+    def sample(self, theta: Tensor, num: int, rng: torch.Generator, batch_size: int = 256) -> NDArray[np.uint8]:
+        """Draw images by DPM-Solver++ (Lu et al. 2022).
+
+        Args:
+            theta: (P,).
+            num: Number of images.
+            rng: Source of the initial noise.
+            batch_size: Images at once; changes nothing but memory and speed.
+
+        Returns:
+            (num, H, W, C) uint8.
+        """
+        start = torch.randn((num, *self.image_shape), generator=rng, device=rng.device)
+        images = []
+        for x in start.to(self.device).split(batch_size):
+            solver = DPMSolverMultistepScheduler.from_config(
+                self.scheduler.config, algorithm_type="dpmsolver++", final_sigmas_type="zero"
+            )
+            solver.set_timesteps(self.sampling_steps)
+            for t in solver.timesteps:
+                with self._bound(theta):
+                    predicted = self.unet(x, t, return_dict=False)[0]
+                x = solver.step(predicted, t, x, return_dict=False)[0]
+            images.append(to_uint8(x))
+        return np.concatenate(images)
+
+    @torch.no_grad()
+    def hidden_features(self, x: Tensor, batch_size: int = 512) -> Tensor:
+        """Activations of the base U-Net on clean images, averaged over space; each image by itself.
+
+        Args:
+            x: (b, C, H, W) in [-1, 1].
+            batch_size: Images at once; changes nothing but memory and speed.
+
+        Returns:
+            (b, F): spatial means of every down block's and of the middle block's output at a small time.
+        """
+        # A tenth of the schedule: little enough noise level for the image to be taken as it is.
+        t = self.scheduler.config["num_train_timesteps"] // 10
+        caught: list[Tensor] = []
+        blocks = [*self.unet.down_blocks, self.unet.mid_block]
+        handles = [
+            block.register_forward_hook(lambda m, args, out: caught.append(out[0] if isinstance(out, tuple) else out))
+            for block in blocks
+        ]
+        try:
+            rows = []
+            for part in x.split(batch_size):
+                caught.clear()
+                self.unet(part, t)
+                rows.append(torch.cat([activation.mean((2, 3)) for activation in caught], 1))
+        finally:
+            for handle in handles:
+                handle.remove()
+        return torch.cat(rows)
+
+
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def corrupt(
+    scheduler: DDPMScheduler, x_BCHW: Tensor, rng: torch.Generator | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Add noise at random times.
+
+    Args:
+        scheduler: Noise schedule and prediction type.
+        x_BCHW: Images in [-1, 1].
+        rng: Source of times and noises; None for torch's global one.
+
+    Returns:
+        The noisy images, their (B,) times and what the U-Net should predict of them.
+    """
+    steps, size = scheduler.config["num_train_timesteps"], len(x_BCHW)
+    device = rng.device if rng else x_BCHW.device
+    # Stratified times: each image's time is uniform, and a batch's loss varies less.
+    order = torch.randperm(size, generator=rng, device=device)
+    offset = torch.rand(1, generator=rng, device=device)
+    t_B = ((order + offset) / max(size, 1) * steps).long().clamp(max=steps - 1).to(x_BCHW.device)
+    noise = torch.randn(x_BCHW.shape, generator=rng, device=device).to(x_BCHW)
+    kind = scheduler.config["prediction_type"]
+    if kind == "v_prediction":
+        wanted = scheduler.get_velocity(x_BCHW, noise, t_B)
+    else:
+        wanted = noise if kind == "epsilon" else x_BCHW
+    return scheduler.add_noise(x_BCHW, noise, t_B), t_B, wanted
+
+
+def new_unet(
+    *, image_size: int, channels: int, block_out_channels: tuple[int, ...], layers_per_block: int
+) -> UNet2DModel:
+    """An untrained U-Net with attention at every level but the first (at the only one, if there is one)."""
+    levels = len(block_out_channels)
+    attention = [level > 0 or levels == 1 for level in range(levels)]
+    return UNet2DModel(
+        sample_size=image_size,
+        in_channels=channels,
+        out_channels=channels,
+        layers_per_block=layers_per_block,
+        block_out_channels=block_out_channels,
+        down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attention),
+        up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attention)),
+        norm_num_groups=8,
+        attention_head_dim=math.gcd(*block_out_channels, 16),
+    )
+
+
+def new_scheduler() -> DDPMScheduler:
+    """Cosine schedule with velocity prediction (Salimans and Ho 2022), which trains well on small images."""
+    return DDPMScheduler(
+        num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", clip_sample=True
+    )

@@ -1,0 +1,93 @@
+"""DP-SGD on the LoRA: the baseline that every private method must beat.
+
+Per-example gradients of B (A is frozen) by opacus, averaged over `multiplicity` draws of time and noise before
+clipping, Poisson sampling, Gaussian noise, division by the expected batch size, then Adam; the iterates of the
+last part are averaged, which is free post-processing. Sampling, clipping, noise and accounting live in
+`PrivateData.gradient_steps`. Abadi et al. 2016, algorithm 1; noise multiplicity after Dockhorn et al. 2023.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dphyper.bench.errors import UserError
+from dphyper.bench.method import Method, Options
+from dphyper.bench.privacy.accounting import calibrate
+from dphyper.bench.privacy.budget import Budget
+from dphyper.bench.privacy.mechanisms import PoissonGradientSteps
+from dphyper.bench.privacy.private_data import PrivateData
+
+
+@dataclass(frozen=True, kw_only=True)
+class DPSGDOptions(Options):
+    """Hyper-parameters of `DPSGD`.
+
+    Attributes:
+        steps: T, optimiser steps.
+        sampling_prob: q, the chance of each record to enter a step.
+        l2_clip_norm: C, bound on a record's gradient.
+        multiplicity: K, draws of time and noise that are averaged for each record before clipping.
+        learning_rate: Of Adam (or SGD); decays linearly to a tenth.
+        optimizer: ``adam`` or ``sgd``.
+        average_last: Fraction of the steps whose iterates are averaged; 0 returns the last one.
+    """
+
+    steps: int = 30
+    sampling_prob: float = 1.0
+    l2_clip_norm: float = 0.01
+    multiplicity: int = 4
+    learning_rate: float = 0.01
+    optimizer: str = "adam"
+    average_last: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in ("adam", "sgd"):
+            raise UserError(f"options.dp_sgd.optimizer = '{self.optimizer}': expected 'adam' or 'sgd'")
+        if not 0 < self.sampling_prob <= 1:
+            raise UserError(f"options.dp_sgd.sampling_prob = {self.sampling_prob}: expected above 0 and at most 1")
+
+
+class DPSGD(Method):
+    """DP-Adam or DP-SGD on the LoRA's B."""
+
+    role = "method"
+    uses = frozenset({"task", "n", "epsilon", "seed"})
+    options_type = DPSGDOptions
+    _options: DPSGDOptions
+
+    def mechanism(self, budget: Budget) -> PoissonGradientSteps:
+        """The gradient steps, with the noise multiplier that spends the whole budget."""
+        options = self._options
+        unscaled = PoissonGradientSteps(
+            l2_clip_norm=options.l2_clip_norm, sampling_prob=options.sampling_prob, steps=options.steps
+        )
+        (mechanism,) = calibrate(budget, unscaled)
+        return mechanism
+
+    def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Tensor:
+        """Descend the noisy gradients from the base model."""
+        options = self._options
+        theta = self.target.initial().requires_grad_()
+        if options.optimizer == "adam":
+            optimizer: torch.optim.Optimizer = torch.optim.Adam([theta], lr=options.learning_rate)
+        else:
+            optimizer = torch.optim.SGD([theta], lr=options.learning_rate, momentum=0.9)
+        decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, total_iters=options.steps)
+        averaged = torch.optim.swa_utils.AveragedModel(torch.nn.ParameterList([theta]))
+        first_averaged = math.ceil((1 - options.average_last) * options.steps)
+
+        def gradients(x: Tensor) -> Tensor:
+            return self.target.per_example_gradients(theta.detach(), x, rng, options.multiplicity)
+
+        steps = private.gradient_steps(gradients, self.mechanism(budget), role="LoRA gradient")
+        for step, gradient in enumerate(steps, start=1):
+            theta.grad = gradient.to(theta)
+            optimizer.step()
+            decay.step()
+            if step > first_averaged:
+                averaged.update_parameters(torch.nn.ParameterList([theta]))
+        if averaged.n_averaged == 0:
+            return theta.detach()
+        return averaged.module[0].detach()

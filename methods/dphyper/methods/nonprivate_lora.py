@@ -1,0 +1,44 @@
+"""The ceiling: the same LoRA, fitted to the private records without any privacy.
+
+It bounds what a perfect method could reach with this base model, rank and number of records. It walks through
+the same gradient engine with no clipping and no noise; its rows are marked non-private and are never bold.
+"""
+
+import math
+from dataclasses import dataclass
+
+from dphyper.bench.privacy.budget import Budget
+from dphyper.bench.privacy.mechanisms import PoissonGradientSteps
+from dphyper.methods.dp_sgd import DPSGD, DPSGDOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class NonprivateOptions(DPSGDOptions):
+    """As `DPSGDOptions`, with defaults for training without noise."""
+
+    steps: int = 200
+    sampling_prob: float = 0.5
+    l2_clip_norm: float = math.inf
+    multiplicity: int = 1
+    learning_rate: float = 0.01
+    average_last: float = 0.2
+
+
+class NonprivateLoRA(DPSGD):
+    """LoRA by Adam on the plain gradients."""
+
+    role = "ceiling"
+    uses = frozenset({"task", "n", "seed"})
+    private = False
+    selection = "non_private"
+    options_type = NonprivateOptions
+
+    def mechanism(self, budget: Budget) -> PoissonGradientSteps:
+        """Gradient steps without clipping and noise."""
+        options = self._options
+        return PoissonGradientSteps(
+            l2_clip_norm=options.l2_clip_norm,
+            sampling_prob=options.sampling_prob,
+            steps=options.steps,
+            noise_multiplier=0.0,
+        )

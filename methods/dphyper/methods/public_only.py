@@ -1,0 +1,23 @@
+"""The floor: the public base model, which uses nothing private.
+
+Its curve is flat in every axis but the reference it is compared with; whatever does not beat it has learned
+nothing from the private records.
+"""
+
+import torch
+from torch import Tensor
+
+from dphyper.bench.method import Method
+from dphyper.bench.privacy.budget import Budget
+from dphyper.bench.privacy.private_data import PrivateData
+
+
+class PublicOnly(Method):
+    """θ of the base model; spends no budget."""
+
+    role = "floor"
+    uses = frozenset({"task", "seed", "n"})  # n moves the reference, not the model
+
+    def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Tensor:
+        """Return the base model's parameters."""
+        return self.target.initial()
