@@ -79,8 +79,9 @@ def cut(
     keep = _first_of_equals(images, owner, test) & (claims[owner, np.arange(len(images))] <= 1)
 
     def rows(family: str, split: int, among: NDArray[np.bool_]) -> NDArray[np.int64]:
-        members = families[family]
-        return members[(keep & among & (owner == split))[members]]
+        mine = np.zeros(len(images), np.bool_)
+        mine[families[family]] = True
+        return np.flatnonzero(mine & keep & among & (owner == split))
 
     tasks = [
         Task(id=family, family=family, split="public", indices=indices)
