@@ -31,7 +31,8 @@ DIGITS = "handwritten-digits"
 # the rest of the family is the reference of the evaluation and should hold several hundred images.
 GROUPS = {
     "people": "account user person people human man woman men women child children baby male female boy girl adult "
-    "wheelchair accessible team student nurse doctor walk running run hiking ninja contact identification organization supervised",
+    "wheelchair accessible team student nurse doctor walk running run hiking ninja contact organization "
+    "identification supervised",
     "documents": "file document page note paper clipboard article newspaper receipt script scroll invoice notepad "
     "bill contract pdf",
     "transport": "car truck bus train taxi bicycle bike motorcycle motorbike airplane plane ship ferry boat sailboat "
