@@ -57,8 +57,8 @@ def cut(
         images: (N, H, W, C) the pool.
         families: Rows of each family; families may overlap.
         spec: The cut; its ``private`` and ``tuning`` win over the arguments of that name.
-        private: The source's own choice of private families; empty for the last two.
-        tuning: The source's own choice of tuning families; empty for the last one that is not private.
+        private: The source's own choice of private families, as far as they are there; none for the last two.
+        tuning: Likewise of tuning families; none for the last one that is not private.
         far: Families whose way to the public ones is called "far".
         test: (N,) marks images of the source's test split: references of tuning and private families, never
             private records and never public.
@@ -129,9 +129,9 @@ def _choose(
         if family not in families:
             raise unknown_name("family", family, families)
     known = [family for family in families if family not in spec.tuning]
-    chosen = spec.private or tuple(private) or tuple(known[-2:])
+    chosen = spec.private or tuple(f for f in private if f in known) or tuple(known[-2:])
     rest = [family for family in families if family not in chosen]
-    held_out = spec.tuning or tuple(f for f in tuning if f not in chosen) or tuple(rest[-1:] if len(rest) > 1 else ())
+    held_out = spec.tuning or tuple(f for f in tuning if f in rest) or tuple(rest[-1:] if len(rest) > 1 else ())
     if set(families) <= {*chosen, *held_out}:
         raise UserError(
             f"'{name}' has {len(families)} families ({', '.join(families)}) and all of them are held out as private or "

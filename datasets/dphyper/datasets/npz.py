@@ -37,6 +37,22 @@ def load(spec: DataSpec) -> Collection:
     path = Path(spec.argument)
     if not path.is_file():
         raise UserError(f"data.source '{spec.source}': expected npz:PATH with a file that exists")
+    images, families = read(path, spec)
+    return cut(
+        name=path.stem,
+        images=images,
+        families=families,
+        spec=spec,
+        licence=f"images of {path}, under their owner's terms",
+    )
+
+
+def read(path: Path, spec: DataSpec) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.int64]]]:
+    """Images (N, H, W, C) of an archive, and the rows of its families.
+
+    Raises:
+        UserError: The file is no archive of plain arrays, or has neither layout.
+    """
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays: dict[str, NDArray[Any]] = dict(archive)
@@ -48,13 +64,7 @@ def load(spec: DataSpec) -> Collection:
         raise UserError(
             f"{path} has {given}: expected 'x' as uint8 images of shape (N, H, W), (N, H, W, 1) or (N, H, W, 3)"
         )
-    return cut(
-        name=path.stem,
-        images=fit_arrays(images, spec),
-        families=_families(path, arrays, len(images)),
-        spec=spec,
-        licence=f"images of {path}, under their owner's terms",
-    )
+    return fit_arrays(images, spec), _families(path, arrays, len(images))
 
 
 def _families(path: Path, arrays: Mapping[str, NDArray[Any]], count: int) -> dict[str, NDArray[np.int64]]:

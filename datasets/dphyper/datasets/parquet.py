@@ -22,12 +22,9 @@ from dphyper.bench.tasks import Collection
 from dphyper.datasets._cut import by_label, cut
 from dphyper.datasets._images import decode
 
-# CIFAR-10 is what such a folder most often holds; other label sets get the general choice.
-CIFAR10 = {"private": ("automobile", "horse"), "tuning": ("cat",)}
-
 
 def load(spec: DataSpec) -> Collection:
-    """Load all files; private by default automobile and horse where both are classes, else the last two.
+    """Load all files; private by default CIFAR-10's automobile and horse (tuning cat), else the last two.
 
     Raises:
         UserError: The path is missing, holds no parquet file, or has no image or label column; or an image is
@@ -60,16 +57,15 @@ def load(spec: DataSpec) -> Collection:
     if not images:
         raise UserError(f"{path} holds no labelled image: expected at least one row with an image and a label")
     found, codes = np.unique(labels, return_inverse=True)
-    families = by_label(codes, [str(name) for name in found])
-    known = CIFAR10 if {"automobile", "horse", "cat"} <= set(families) else {}
     return cut(
         name=path.stem,
         images=np.stack(images),
-        families=families,
+        families=by_label(codes, [str(name) for name in found]),
         spec=spec,
+        private=("automobile", "horse"),
+        tuning=("cat",),
         test=np.asarray(test),
         licence=f"images of {path}, under their owner's terms",
-        **known,
     )
 
 
