@@ -352,8 +352,9 @@ def _locate_clip(folder: Path) -> Path:
         from clip import load
     except ImportError as error:
         raise UserError(
-            "protocol.extractor: clip needs the package 'clip' of github.com/openai/CLIP (another package has that "
-            f"name on PyPI) and the weight file 'ViT-B-32.pt' in performance.weights = '{folder}': install it, {_OTHER}"
+            f"protocol.extractor: clip needs the package 'clip' ({error}) of github.com/openai/CLIP, not the one of "
+            f"that name on PyPI, and the weight file 'ViT-B-32.pt' in performance.weights = '{folder}': install it, "
+            f"{_OTHER}"
         ) from error
     return _fetch(folder, "ViT-B-32.pt", lambda fresh: load("ViT-B/32", device="cpu", download_root=fresh))
 
