@@ -65,6 +65,8 @@ class DataSpec:
 
     def __post_init__(self) -> None:
         _positive(image_size=self.image_size, min_task_size=self.min_task_size)
+        for size in self.cluster_sizes:
+            _positive(cluster_sizes=size)
         if self.channels not in (1, 3):
             raise UserError(f"data.channels = {self.channels}: expected 1 (grey) or 3 (RGB)")
         both = set(self.private) & set(self.tuning)
@@ -152,7 +154,7 @@ class Cell:
         epsilon: Privacy budget ε, above 0; ``inf`` for methods that spend none or know no privacy.
         delta: Privacy budget δ, above 0 and below 1/n.
         relation: Neighbouring relation of the guarantee; one for all rows that are compared.
-        embedding_dim: Dimension k of the private release of the embedding methods.
+        embedding_dim: Dimension k of the private release of the embedding methods; 0 for the others.
         seed: Fixes the private draw, initialisations and sampling, never the privacy noise.
         reproducible_noise: Draw the privacy noise from the seed too. For tests only: the row is then marked as
             not private.
@@ -182,7 +184,8 @@ class Cell:
                 f"delta = {self.delta}: expected above 0 and below 1/n = {1 / self.n:.3g}, for at 1/n publishing "
                 "one record whole would count as private"
             )
-        _positive(embedding_dim=self.embedding_dim)
+        if self.embedding_dim < 0:
+            raise UserError(f"embedding_dim = {self.embedding_dim}: expected at least 1 (0 for methods without one)")
 
     @property
     def id(self) -> str:

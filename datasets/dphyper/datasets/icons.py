@@ -140,7 +140,7 @@ def _render(files: list[Path], size: int, archive: Path) -> None:
 
     icons = {name: (words, svg) for file in files for name, words, svg in _icons(file, size)}
     common = Counter(word for words, _ in icons.values() for word in words)
-    concepts = sorted(word for word, _ in common.most_common(CONCEPTS))
+    concepts = sorted(sorted(common, key=lambda word: (-common[word], word))[:CONCEPTS])
     rows: dict[str, list[int]] = {concept: [] for concept in concepts}
     drawn: list[np.ndarray] = []
     taken: Counter[str] = Counter()
