@@ -1,0 +1,251 @@
+"""From rows to numbers: comparable sections, one value for each seed, intervals and paired differences.
+
+Rows are compared only inside a `Section`: one collection, protocol, base model, n, neighbouring relation and δ.
+Nothing is averaged before its seed is gone: intervals are Student's t over seeds, the mean over tasks is taken
+inside each seed first and only over seeds that finished every task, and differences are paired by seed. One
+seed has no interval (NaN), never a zero. The 95% of each interval holds for that interval alone: no correction
+is made for looking at many of them.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from dphyper.bench.store import Row, Store
+
+ALL = "all tasks"
+REAL = "real_versus_real"
+METRICS = ("fid", "kid")
+SECTION = ["collection", "protocol", "base_hash", "n", "relation", "delta"]
+SERIES = ["role", "method", "variant", "embedding_dim", "private", "selection"]
+POINT = ["split", "task", *SERIES, "epsilon"]
+ROLES = {
+    "method": "Private methods",
+    "control": "Controls",
+    "floor": "Floor: public data only",
+    "ceiling": "Ceiling: no privacy",
+    "reference": "Real images",
+}
+
+
+class Interval(NamedTuple):
+    """A mean with its 95% Student-t interval, mean ± half; ``half`` is NaN below two values."""
+
+    mean: float
+    half: float
+    seeds: int
+
+    @property
+    def sign(self) -> int:
+        """-1 or 1 where the interval lies wholly below or above 0, else 0 (also without an interval).
+
+        >>> Interval(-3.0, 1.0, 5).sign, Interval(3.0, 4.0, 5).sign, Interval(-3.0, math.nan, 1).sign
+        (-1, 0, 0)
+        """
+        return int(np.sign(self.mean)) if abs(self.mean) > self.half else 0
+
+
+def interval(values: Iterable[float]) -> Interval:
+    """Mean and half width of the 95% Student-t interval of independent values.
+
+    >>> mean, half, seeds = interval([1.0, 2.0, 3.0])
+    >>> mean, round(half, 3), seeds
+    (2.0, 2.484, 3)
+    >>> interval([1.0])
+    Interval(mean=1.0, half=nan, seeds=1)
+    """
+    array = np.asarray([*values], dtype=float)
+    if not len(array):
+        return Interval(math.nan, math.nan, 0)
+    half = stats.t.ppf(0.975, len(array) - 1) * stats.sem(array) if len(array) > 1 else math.nan
+    return Interval(float(array.mean()), float(half), len(array))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """Rows that may stand side by side.
+
+    Attributes:
+        key: The columns of `SECTION` and their values.
+        rows: The finished rows, every method at its own k, less the search trials; each has the columns of
+            `Row`, ``options`` (JSON) and ``variant`` (the options in words where one method ran with several
+            at one point, else "").
+        values: One value of these rows for each metric, point and seed; the columns are `POINT`, ``metric``,
+            ``seed`` and ``value``. Task `ALL` holds the mean over tasks of a seed.
+        every_k: The same, of the rows of every k.
+        tuned_k: Method to the k that was chosen for it on tuning tasks, where it ran with several.
+        trials: Finished rows on tuning tasks that only served a hyper-parameter search.
+    """
+
+    key: dict[str, Any]
+    rows: pd.DataFrame
+    values: pd.DataFrame
+    every_k: pd.DataFrame
+    tuned_k: dict[str, int]
+    trials: int
+
+    @property
+    def epsilons(self) -> list[float]:
+        """The budgets of the section's private methods, rising; ∞ alone when there is none."""
+        return sorted(self.values.loc[self.values["role"] == "method", "epsilon"].unique()) or [math.inf]
+
+    def tasks(self, split: str) -> list[str]:
+        """`ALL` and then the tasks of a split, by name; empty when the split has no row."""
+        found = sorted(self.rows.loc[self.rows["split"] == split, "task"].unique())
+        return [ALL, *found] if found else []
+
+    def title(self, split: str, task: str) -> str:
+        """A task in print."""
+        count = len(self.tasks(split)) - 1
+        return f"Mean of {count} {split} task{'s' * (count > 1)}" if task == ALL else task
+
+    @property
+    def extractor(self) -> str:
+        """The feature extractor; the protocol fixes it."""
+        return str(self.rows["extractor"].iloc[0])
+
+
+def load(store: Store) -> pd.DataFrame:
+    """All rows with the options of their cells.
+
+    Raises:
+        UserError: The store has no row.
+    """
+    rows = store.rows().reindex(columns=[*Row.__annotations__])
+    options = [json.dumps(store.cell(cell).options, sort_keys=True) for cell in rows["cell"]]
+    return rows.assign(epsilon=rows["epsilon"].astype(float), options=options).fillna({"base_hash": ""})
+
+
+def sections(rows: pd.DataFrame) -> Iterator[Section]:
+    """Cut finished rows into sections, in the order of their keys."""
+    for key, found in rows[rows["status"] == "done"].groupby(SECTION):
+        part = _named_variants(_without_trials(found))
+        own, tuned_k = [], {}
+        for method, group in part.groupby("method"):
+            k, tuned = _own_k(group)
+            own.append(group[group["embedding_dim"] == k])
+            if tuned:
+                tuned_k[str(method)] = k
+                own[-1] = own[-1].assign(selection=own[-1]["selection"].replace("fixed", "tuned_public"))
+        rows_own_k = pd.concat(own)
+        yield Section(
+            key=dict(zip(SECTION, key, strict=True)),
+            rows=rows_own_k,
+            values=per_seed(rows_own_k),
+            every_k=per_seed(part),
+            tuned_k=tuned_k,
+            trials=len(found) - len(part),
+        )
+
+
+def _without_trials(rows: pd.DataFrame) -> pd.DataFrame:
+    """Drop tuning rows whose options lost: the private rows of that method, ε and k use others."""
+    point = ["method", "epsilon", "embedding_dim"]
+    private = rows[rows["split"] == "private"]
+    decided = pd.MultiIndex.from_frame(rows[point]).isin(pd.MultiIndex.from_frame(private[point]))
+    point.append("options")
+    chosen = pd.MultiIndex.from_frame(rows[point]).isin(pd.MultiIndex.from_frame(private[point]))
+    return rows[~decided | chosen]
+
+
+def _named_variants(rows: pd.DataFrame) -> pd.DataFrame:
+    rows = rows.assign(variant="")
+    identity = [*(column for column in POINT if column != "variant"), "seed"]
+    for method in rows.loc[rows.duplicated(identity), "method"].unique():
+        mine = rows["method"] == method
+        options = {text: json.loads(text) for text in rows.loc[mine, "options"].unique()}
+        names = sorted({name for given in options.values() for name in given})
+        told = [name for name in names if len({str(given.get(name)) for given in options.values()}) > 1]
+        words = {text: ", ".join(f"{name}={given.get(name)}" for name in told) for text, given in options.items()}
+        rows.loc[mine, "variant"] = rows.loc[mine, "options"].map(words)
+    return rows
+
+
+def _own_k(rows: pd.DataFrame) -> tuple[int, bool]:
+    """The k that a method is shown with, and whether tuning results chose it.
+
+    Private results never choose: among the k of the private rows it is the best on those tuning points that
+    every one of them has run, and without such points the most frequent (then the smallest).
+    """
+    private = rows[rows["split"] == "private"]
+    shown = rows if private.empty else private
+    tuning = rows[(rows["split"] == "tuning") & rows["embedding_dim"].isin(shown["embedding_dim"])]
+    if shown["embedding_dim"].nunique() > 1 and tuning["embedding_dim"].nunique() == shown["embedding_dim"].nunique():
+        wide = tuning.pivot_table(index=["task", "epsilon", "seed"], columns="embedding_dim", values="fid").dropna()
+        if len(wide):
+            return int(wide.columns[int(np.argmin(wide.mean()))]), True
+    return int(shown["embedding_dim"].mode().min()), False
+
+
+def per_seed(rows: pd.DataFrame) -> pd.DataFrame:
+    """Long frame of one value for each metric, point and seed, with `REAL` as a series and `ALL` as a task."""
+    real = rows.drop_duplicates(["split", "task", "seed"]).assign(
+        role="reference", method=REAL, variant="", embedding_dim=0, private=False, selection="non_private"
+    )
+    real = real.assign(epsilon=math.inf, fid=real["fid_floor"], kid=real["kid_floor"])
+    keys = [*POINT, "seed"]
+    long = pd.concat([rows, real])[[*keys, *METRICS]].melt(id_vars=keys, var_name="metric")
+    long = long.groupby([*keys, "metric"])["value"].mean().dropna().reset_index()
+    over_tasks = [
+        part.pivot(index=[key for key in [*keys, "metric"] if key != "task"], columns="task", values="value")
+        .dropna()
+        .mean(axis=1)
+        .rename("value")
+        .reset_index()
+        .assign(task=ALL)
+        for _, part in long.groupby("split")
+    ]
+    return pd.concat([*over_tasks, long], ignore_index=True)
+
+
+def aggregate(values: pd.DataFrame) -> pd.DataFrame:
+    """One row for each metric and point: ``mean``, ``half``, ``low``, ``high`` and ``seeds``."""
+    groups = values.groupby(["metric", *POINT])["value"]
+    rows = [(*key, *interval(group)) for key, group in groups]
+    frame = pd.DataFrame(rows, columns=["metric", *POINT, "mean", "half", "seeds"])
+    frame["low"], frame["high"] = frame["mean"] - frame["half"], frame["mean"] + frame["half"]
+    return frame
+
+
+def at_every_epsilon(section: Section) -> pd.DataFrame:
+    """The values, with series that know no ε repeated at each budget of the section."""
+    values = section.values
+    constant = (values["role"] != "method") & np.isinf(values["epsilon"])
+    parts: list[pd.DataFrame] = [
+        values[~constant],
+        *(values[constant].assign(epsilon=epsilon) for epsilon in section.epsilons),
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def paired(first: pd.DataFrame, second: pd.DataFrame) -> Interval:
+    """Interval of first − second over the seeds that both have; both are one point of one metric."""
+    difference = first.set_index("seed")["value"] - second.set_index("seed")["value"]
+    return interval(difference.dropna())
+
+
+def best(values: pd.DataFrame) -> set[tuple[Any, ...]]:
+    """The points (metric, then `POINT`) to print in bold: best private number of a column, and its ties.
+
+    A column is one metric, task and finite ε of `at_every_epsilon`. A number is tied with the best when the 95%
+    interval of their difference, paired by seed, includes 0. Numbers without a privacy guarantee and numbers
+    of one seed are never bold.
+    """
+    bold = set()
+    eligible = values[values["private"] & np.isfinite(values["epsilon"])]
+    for _, column in eligible.groupby(["metric", "split", "task", "epsilon"]):
+        points = {key: part for key, part in column.groupby(["metric", *POINT]) if len(part) > 1}
+        if not points:
+            continue
+        lead = min(points.values(), key=lambda part: part["value"].mean())
+        for key, part in points.items():
+            difference = paired(part, lead)
+            if part is lead or (difference.seeds > 1 and difference.sign <= 0):
+                bold.add(key)
+    return bold

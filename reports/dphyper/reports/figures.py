@@ -1,0 +1,168 @@
+"""Figures of a paper, as PDF and PNG: distance against ε, distance against k, sheets of samples.
+
+Error bars and bands are the 95% intervals of `aggregate`; where a bar is longer than the spread of the means it
+runs out of the frame instead of flattening every curve. Fonts are embedded as TrueType (type 42).
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dphyper.reports.aggregate import Section, aggregate
+from dphyper.reports.samples import Strip
+from dphyper.reports.style import distance, epsilon, look, named, records
+
+TEXT_WIDTH, COLUMN_WIDTH = 6.75, 3.25  # inches, of a two-column paper
+DASHES = {"control": "-.", "floor": ":", "ceiling": "--", "reference": "-"}
+BARS: dict[str, Any] = {"elinewidth": 0.8, "capsize": 1.8, "capthick": 0.8}
+FONT: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 7,
+    "axes.titlesize": 8,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "lines.linewidth": 1.3,
+    "lines.markersize": 4,
+    "pdf.fonttype": 42,
+    "savefig.dpi": 200,
+    "svg.fonttype": "none",
+}
+
+
+@contextmanager
+def _canvas(path: Path, panels: int, columns: int = 3) -> Iterator[tuple[Figure, list[Axes]]]:
+    """A figure of so many panels that is saved as ``path``.pdf and ``path``.png on leaving."""
+    with matplotlib.rc_context(FONT):
+        columns = min(panels, columns)
+        lines = math.ceil(panels / columns)
+        width = COLUMN_WIDTH if panels == 1 else TEXT_WIDTH
+        figure = Figure(figsize=(width, 1.95 * lines + 0.75), layout="constrained")
+        axes = figure.subplots(lines, columns, squeeze=False).ravel()
+        for unused in axes[panels:]:
+            unused.remove()
+        yield figure, [*axes[:panels]]
+        for kind in ("pdf", "png"):
+            figure.savefig(path.with_suffix(f".{kind}"))
+
+
+def _panels(section: Section, split: str) -> list[str]:
+    """The tasks of a split, `ALL` among them only when there are several."""
+    tasks = section.tasks(split)
+    return tasks if len(tasks) > 2 else tasks[1:]
+
+
+def _legend(figure: Figure, axes: list[Axes]) -> None:
+    handles: dict[str, Any] = {}
+    for ax in axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    figure.legend([*handles.values()], [*handles], loc="outside lower center", ncols=1 if len(axes) == 1 else 2)
+
+
+def _frame_means(ax: Axes, points: pd.DataFrame) -> None:
+    """Set limits that show every mean, and of each interval at most as much again as the means spread."""
+    spread = float(np.ptp(points["mean"])) or float(points["half"].max()) or 1.0
+    reach = points["half"].fillna(0).clip(upper=spread)
+    low, high = (points["mean"] - reach).min(), (points["mean"] + reach).max()
+    ax.set_ylim(low - 0.06 * (high - low), high + 0.06 * (high - low))
+
+
+def distance_vs_epsilon(section: Section, split: str, path: Path) -> bool:
+    """One panel for each task of a split and one for their mean; False, and no file, when it has no row."""
+    points = named(aggregate(section.values))
+    points = points[(points["metric"] == "fid") & (points["split"] == split)]
+    tasks = _panels(section, split)
+    if not tasks:
+        return False
+    finite = [value for value in section.epsilons if math.isfinite(value)] or [1.0]
+    at_infinity = 2.2 * finite[-1]
+    with _canvas(path, len(tasks)) as (figure, axes):
+        for ax, task in zip(axes, tasks, strict=True):
+            shown = points[points["task"] == task]
+            constant = (shown["role"] != "method") & np.isinf(shown["epsilon"])
+            curves = [*shown[~constant].groupby("series", sort=False)]
+            for position, (series, curve) in enumerate(curves):
+                style = look(curve["method"].iloc[0])
+                dodge = 1.03 ** (position - (len(curves) - 1) / 2)
+                known = np.isfinite(curve["epsilon"])
+                for part, dash in ((curve[known], "-"), (curve[~known], "none")):
+                    ax.errorbar(
+                        dodge * part["epsilon"].replace(math.inf, at_infinity), part["mean"], part["half"],
+                        color=style.colour, marker=style.marker, linestyle=dash, label=series, zorder=3, **BARS,
+                    )  # fmt: skip
+            for line in records(shown[constant]):
+                colour = look(line.method).colour
+                ax.axhline(line.mean, color=colour, linestyle=DASHES[line.role], label=line.series, linewidth=1)
+                if math.isfinite(line.half):
+                    ax.axhspan(line.low, line.high, color=colour, alpha=0.12, linewidth=0)
+            ax.set_xscale("log")
+            ax.set_xticks([], minor=True)
+            ax.set_xticks([value if math.isfinite(value) else at_infinity for value in section.epsilons])
+            ax.set_xticklabels([epsilon(value) for value in section.epsilons])
+            ax.set_xlabel("ε")
+            ax.set_title(section.title(split, task), loc="left")
+            _frame_means(ax, shown)
+        for ax in axes[::3]:
+            ax.set_ylabel(distance("fid", section.extractor))
+        _legend(figure, axes)
+    return True
+
+
+def distance_vs_embedding_dim(section: Section, path: Path) -> bool:
+    """One line for each embedding method and ε; False, and no file, when no method ran with several k."""
+    points = named(aggregate(section.every_k))
+    points = points[(points["metric"] == "fid") & (points["split"] == "private") & (points["embedding_dim"] > 0)]
+    several = points.groupby("method")["embedding_dim"].transform("nunique") > 1
+    points, tasks = points[several], _panels(section, "private")
+    if points.empty:
+        return False
+    budgets = sorted(points.loc[points["role"] == "method", "epsilon"].unique())
+    shades = dict(zip(budgets, matplotlib.colormaps["viridis"](np.linspace(0, 0.85, len(budgets))), strict=True))
+    with _canvas(path, len(tasks)) as (figure, axes):
+        for ax, task in zip(axes, tasks, strict=True):
+            shown = points[points["task"] == task]
+            for _, line in shown.groupby(["method", "epsilon"], sort=False):
+                first = next(records(line))
+                style, own = look(first.method), first.role == "method"
+                ax.errorbar(
+                    line["embedding_dim"], line["mean"], line["half"], marker=style.marker, **BARS,
+                    color=shades[first.epsilon] if own else style.colour, linestyle="-" if own else DASHES[first.role],
+                    label=f"{style.label}, ε = {epsilon(first.epsilon)}" if own else style.label,
+                )  # fmt: skip
+            ax.set_xscale("log", base=2)
+            ax.set_xticks([], minor=True)
+            ax.set_xticks(sorted(shown["embedding_dim"].unique()))
+            ax.set_xticklabels(sorted(shown["embedding_dim"].unique()))
+            ax.set_xlabel("embedding dimension k")
+            ax.set_title(section.title("private", task), loc="left")
+            _frame_means(ax, shown)
+        for ax in axes[::3]:
+            ax.set_ylabel(distance("fid", section.extractor))
+        _legend(figure, axes)
+    return True
+
+
+def contact_sheet(strips: list[Strip], path: Path) -> None:
+    """All samples of one task on one labelled sheet, as ``path``.png."""
+    columns = max(5, *(len(strip.samples) for strip in strips))
+    with matplotlib.rc_context(FONT):
+        figure = Figure(figsize=(TEXT_WIDTH, len(strips) * (TEXT_WIDTH / columns + 0.5)), layout="constrained")
+        bands = figure.subfigures(len(strips), 1, squeeze=False).ravel()
+        for band, strip in zip(bands, strips, strict=True):
+            band.suptitle(strip.title, fontsize=8, x=0.01, ha="left", weight="bold")
+            for ax, sample in zip(band.subplots(1, columns, squeeze=False).ravel(), strip.samples, strict=False):
+                ax.imshow(matplotlib.image.imread(sample.path), cmap="gray", interpolation="nearest")
+                ax.set_title(sample.caption.replace(" (", "\n("), fontsize=6)
+            for ax in band.axes:
+                ax.axis("off")
+        figure.savefig(path.with_suffix(".png"))

@@ -1,0 +1,222 @@
+"""The report: every figure and table of a store as files, and one HTML page that shows them all.
+
+The page opens with the network off: plotly.js, images and downloads are inside it, and its content security policy
+forbids loading anything else. It is made from the store alone, without torch, and the same store gives the same
+page. Sections with different protocols, n, relations or δ are never mixed.
+"""
+
+import base64
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from plotly.offline import get_plotlyjs
+
+from dphyper.bench.errors import UserError
+from dphyper.bench.specs import content_hash
+from dphyper.bench.store import Store
+from dphyper.reports import figures, tables
+from dphyper.reports.aggregate import ALL, Section, aggregate, load, sections
+from dphyper.reports.chart import chart
+from dphyper.reports.samples import strips
+from dphyper.reports.style import digits, distance, epsilon, look, named
+from dphyper.reports.verdict import differences, verdict
+
+KINDS = {
+    ".csv": "text/csv", ".md": "text/markdown", ".pdf": "application/pdf", ".png": "image/png", ".tex": "text/x-tex",
+}  # fmt: skip
+
+
+def write_report(store: Store, out: Path) -> Path:
+    """Write all figures, tables and the page.
+
+    Args:
+        store: Where the rows are.
+        out: Folder, created when missing; files of an earlier report in it are overwritten.
+
+    Returns:
+        The path of ``index.html``. Beside it stand ``rows.csv`` and one folder for each section.
+
+    Raises:
+        UserError: The store has no row, or ``out`` is a file.
+    """
+    if out.is_file():
+        raise UserError(f"report folder '{out}' is a file: name a folder")
+    rows = load(store)
+    out.mkdir(parents=True, exist_ok=True)
+    rows.to_csv(out / "rows.csv", index=False)
+    failed = rows[rows["status"] == "failed"]
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    template = environment.from_string(resources.files("dphyper.reports").joinpath("page.html.j2").read_text("utf-8"))
+    page = template.render(
+        sections=[_section(store, section, out) for section in sections(rows)],
+        done=len(rows) - len(failed),
+        failed=failed.to_dict("records"),
+        sweeps=sorted(rows["sweep"].unique()),
+        provenance=_provenance(rows),
+        rows=_link(out / "rows.csv"),
+        plotly=get_plotlyjs(),
+        epsilon=epsilon,
+    )
+    (out / "index.html").write_text(page, encoding="utf-8")
+    return out / "index.html"
+
+
+def _link(path: Path) -> dict[str, str]:
+    """Name and data URI of a written file."""
+    content = base64.b64encode(path.read_bytes()).decode()
+    return {"name": path.name, "uri": f"data:{KINDS[path.suffix]};base64,{content}"}
+
+
+def _section(store: Store, section: Section, out: Path) -> dict[str, Any]:
+    """Write the files of one section and gather what the template shows of it."""
+    key = section.key
+    name = f"{key['collection']}_n{key['n']}_{content_hash(key)[:6]}".replace("/", "-")
+    folder = out / name
+    folder.mkdir(exist_ok=True)
+    gaps = differences(section)
+    named(aggregate(section.values)).to_csv(folder / "numbers.csv", index=False)
+    gaps.to_csv(folder / "differences.csv", index=False)
+    return {
+        "id": name,
+        "title": f"{key['collection']}, n = {key['n']}",
+        "facts": _facts(section),
+        "notes": _notes(section),
+        "verdict": verdict(section, gaps),
+        "chart": json.dumps(chart(section)).replace("<", "\\u003c"),
+        "figures": _figures(section, folder),
+        "tables": _tables(section, gaps, folder),
+        "tasks": _tasks(section),
+        "galleries": _galleries(store, section, folder),
+        "statements": _statements(section),
+        "downloads": [_link(folder / "numbers.csv"), _link(folder / "differences.csv")],
+        "metric": distance("fid", section.extractor),
+    }
+
+
+def _facts(section: Section) -> list[tuple[str, str]]:
+    rows, key = section.rows, section.key
+    budgets = [epsilon(value) for value in section.epsilons]
+    return [
+        ("Distance", distance("fid", section.extractor)),
+        ("Budgets ε", ", ".join(budgets)),
+        ("δ", f"{key['delta']:g}"),
+        ("Relation", key["relation"].replace("_", " ")),
+        ("Private records n", str(key["n"])),
+        ("Tasks", f"{len(section.tasks('private')[1:])} private, {len(section.tasks('tuning')[1:])} tuning"),
+        ("Seeds", str(rows["seed"].nunique())),
+        ("Images", f"{tables.counts(rows['num_images'])} against {tables.counts(rows['num_reference'])}"),
+        ("Real versus real at", f"{tables.counts(rows['floor_images'])} images"),
+        ("Protocol", key["protocol"]),
+    ]
+
+
+def _notes(section: Section) -> list[str]:
+    chosen = section.tuned_k.items()
+    notes = [f"{look(method).label} is shown at k = {k}, chosen on tuning tasks." for method, k in chosen]
+    if section.trials:
+        notes.append(f"{section.trials} rows on tuning tasks only served a hyper-parameter search and are not shown.")
+    return notes
+
+
+def _figures(section: Section, folder: Path) -> list[dict[str, Any]]:
+    metric = distance("fid", section.extractor)
+    made = [
+        (f"{metric} against ε, private tasks", "fid_vs_epsilon",
+         figures.distance_vs_epsilon(section, "private", folder / "fid_vs_epsilon")),
+        (f"{metric} against ε, tuning tasks", "fid_vs_epsilon_tuning",
+         figures.distance_vs_epsilon(section, "tuning", folder / "fid_vs_epsilon_tuning")),
+        (f"{metric} against the embedding dimension k", "fid_vs_embedding_dim",
+         figures.distance_vs_embedding_dim(section, folder / "fid_vs_embedding_dim")),
+    ]  # fmt: skip
+    missing = "Not drawn: no method ran with more than one k on private tasks."
+    return [
+        {"title": title, "links": [_link(folder / f"{file}.png"), _link(folder / f"{file}.pdf")], "missing": ""}
+        if drawn
+        else {"title": title, "links": [], "missing": missing if "dim" in file else "Not drawn: no finished row."}
+        for title, file, drawn in made
+    ]
+
+
+def _tables(section: Section, gaps: pd.DataFrame, folder: Path) -> list[dict[str, Any]]:
+    written = []
+    for split in ("private", "tuning"):
+        tasks = section.tasks(split)
+        if not tasks:
+            continue
+        label = f"tab:{folder.name}-{split}"
+        made = [
+            (f"All {split} tasks", f"{split}_main", tables.results(section, split, [ALL], f"{label}-main")),
+            (f"Each {split} task", f"{split}_tasks", tables.results(section, split, tasks[1:], f"{label}-tasks")),
+        ]
+        if ((gaps["split"] == split) & (gaps["metric"] == "fid")).any():
+            title = f"What the hypernetwork gains, {split} tasks"
+            table = tables.versus(section, gaps, split, tasks, f"{label}-differences")
+            made.append((title, f"{split}_differences", table))
+        for title, file, table in made:
+            (folder / f"{file}.tex").write_text(table.to_latex(), encoding="utf-8")
+            (folder / f"{file}.md").write_text(table.to_markdown(), encoding="utf-8")
+            links = [_link(folder / f"{file}.tex"), _link(folder / f"{file}.md")]
+            shown = {"title": title, "html": table.to_html(), "caption": table.caption, "links": links}
+            written.append({**shown, "open": file == "private_main"})
+    return written
+
+
+def _tasks(section: Section) -> list[dict[str, Any]]:
+    """What is known of each task without any method."""
+    rows = section.rows
+    decimals = digits(rows["fid"])
+    return [
+        {
+            "task": task, "split": split, "family": part["family"].iloc[0], "distance": part["distance"].iloc[0],
+            "reference": tables.counts(part["num_reference"]),
+            "shift": f"{part['public_shift'].mean():.{decimals}f}" if part["public_shift"].notna().any() else "–",
+            "floor": f"{part.drop_duplicates('seed')['fid_floor'].mean():.{decimals}f}",
+        }
+        for (split, task), part in rows.groupby(["split", "task"])
+    ]  # fmt: skip
+
+
+def _galleries(store: Store, section: Section, folder: Path) -> list[dict[str, Any]]:
+    found = []
+    for split in ("private", "tuning"):
+        for task in section.tasks(split)[1:]:
+            shown = strips(store, section, task)
+            if not shown:
+                continue
+            sheet = folder / f"samples_{task.replace('/', '-')}"
+            figures.contact_sheet(shown, sheet)
+            samples = [
+                {"title": strip.title, "samples": [(caption, _link(path)["uri"]) for caption, path in strip.samples]}
+                for strip in shown
+            ]
+            link = _link(sheet.with_suffix(".png"))
+            found.append({"task": task, "split": split, "strips": samples, "link": link, "open": split == "private"})
+    return found
+
+
+def _statements(section: Section) -> list[dict[str, Any]]:
+    """Privacy statements of the private tasks, each text once for each method, with the ε it was made for."""
+    rows = named(section.rows[section.rows["statement"].notna()].sort_values("seed"))
+    return [
+        {
+            "series": series,
+            "texts": [
+                (", ".join(f"ε = {epsilon(value)}" for value in sorted(same["epsilon"].unique())), text)
+                for text, same in part.groupby("statement", sort=False)
+            ],
+        }
+        for series, part in rows.groupby("series", sort=False)
+    ]
+
+
+def _provenance(rows: pd.DataFrame) -> list[tuple[str, str]]:
+    labels = {"commit": "Harness commit", "machine": "Machine", "protocol": "Protocols", "extractor": "Extractors"}
+    told = {label: {*rows[column].dropna()} - {""} for column, label in labels.items()}
+    for text in rows["versions"].dropna().unique():
+        for package, version in sorted(json.loads(text).items()):
+            told.setdefault(package, set()).add(version)
+    return [(label, "; ".join(sorted(values))) for label, values in told.items()]

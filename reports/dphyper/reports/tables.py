@@ -1,0 +1,175 @@
+"""Tables of a paper: methods against ε, and the hypernetwork's paired differences; LaTeX, Markdown and HTML.
+
+Every table is one pandas frame of finished strings with a bold mask beside it, so that the three formats show
+the same digits. The caption carries what a number needs to be read: seeds, images, reference, protocol,
+relation, δ and the rule for bold. The unrounded numbers are in the CSV files, not here.
+"""
+
+import html
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pandas.io.formats.style import Styler
+
+from dphyper.reports.aggregate import POINT, ROLES, Section, aggregate, at_every_epsilon, best
+from dphyper.reports.style import digits, distance, epsilon, named, number, records
+
+DAGGER = "†"
+LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+        "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"\textpm{}", "†": r"\textdagger{}", "−": "$-$",
+        "ε": r"$\varepsilon$", "δ": r"$\delta$", "σ": r"$\sigma$", "∞": r"$\infty$",
+    }
+)  # fmt: skip
+
+
+def latex(text: str) -> str:
+    """Escape text for LaTeX, once; the symbols of this report become commands.
+
+    >>> latex("dp_sgd at ε = 1")
+    'dp\\\\_sgd at $\\\\varepsilon$ = 1'
+    """
+    return text.translate(LATEX)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Finished strings: ``cells`` (index and columns may be nested), ``bold`` of the same shape, a caption."""
+
+    cells: pd.DataFrame
+    bold: pd.DataFrame
+    caption: str
+    label: str
+    environment: str | None = None
+
+    def _styled(self, escape: Callable[[Any], str]) -> Styler:
+        weights = self.bold.replace({True: "font-weight: bold;", False: ""})
+        styler = self.cells.style.apply(lambda _: weights, axis=None).hide(names=True)
+        styler.format(escape).format_index(escape, axis=0).format_index(escape, axis=1)
+        return styler
+
+    def to_latex(self) -> str:
+        """A floating booktabs table (or a longtable); needs the packages booktabs, multirow and longtable."""
+        text = self._styled(latex).to_latex(
+            hrules=True,
+            convert_css=True,
+            multirow_align="t",
+            clines="skip-last;data",
+            column_format="l" * self.cells.index.nlevels + "r" * self.cells.shape[1],
+            caption=latex(self.caption),
+            label=self.label,
+            environment=self.environment,
+            position_float=None if self.environment else "centering",
+        )
+        text = re.sub(r"\\cline\{\S+\n(?=\\bottomrule|\\end)", "", text).replace(r"\cline", r"\cmidrule")
+        return f"% needs \\usepackage{{booktabs,multirow,longtable}}\n{text}"
+
+    def to_html(self) -> str:
+        """A ``<table>`` without caption."""
+        styler = self._styled(lambda cell: html.escape(str(cell))).set_uuid(self.label.replace(":", "-"))
+        return styler.to_html(table_attributes='class="numbers"')
+
+    def to_markdown(self) -> str:
+        """A pipe table with its caption below."""
+        strong = self.cells.mask(self.bold, "**" + self.cells.astype(str) + "**")
+        flat = strong.reset_index()
+        lines = [[str(column) for column in flat.columns], ["---"] * flat.shape[1], *flat.values.tolist()]
+        return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + f"\n\n{self.caption}\n"
+
+
+def counts(values: "pd.Series[Any]") -> str:
+    """The range of a column of counts, "3" or "2–3", or "?" where nothing is known."""
+    known = sorted(values.dropna().astype(int).unique())
+    return "–".join(str(value) for value in dict.fromkeys([known[0], known[-1]])) if known else "?"
+
+
+def conditions(section: Section) -> str:
+    """What every number of a section was measured under, in one sentence for captions."""
+    rows, key = section.rows, section.key
+    return (
+        f"Collection {key['collection']}, n = {key['n']} private records, relation {key['relation']}, "
+        f"δ = {key['delta']:g}; {counts(rows['num_images'])} generated images against "
+        f"{counts(rows['num_reference'])} held-out real images, real versus real at {counts(rows['floor_images'])}; "
+        f"protocol {key['protocol']}."
+    )
+
+
+def results(section: Section, split: str, tasks: list[str], label: str) -> Table:
+    """Methods (rows, in blocks of tasks when there are several) against ε (columns)."""
+    values = at_every_epsilon(section)
+    values = values[(values["metric"] == "fid") & (values["split"] == split) & values["task"].isin(tasks)]
+    bold, points = best(values), named(aggregate(values))
+    decimals = digits(points["mean"])
+    points["cell"] = [number(row.mean, row.half, decimals) + DAGGER * (not row.private) for row in records(points)]
+    points["bold"] = [key in bold for key in points[["metric", *POINT]].itertuples(index=False, name=None)]
+    points["Method"] = points["name"] + np.where(points["private"], "", DAGGER)
+    points["Task"] = [section.title(split, task) for task in points["task"]]
+    points["Group"] = points["role"].map(ROLES)
+    points["Hyper-parameters"] = points["qualifier"]
+    points["Seeds"] = points.groupby(["task", "series"])["seeds"].transform(counts)
+    index = ["Group" if len(tasks) == 1 else "Task", "Method", "Hyper-parameters", "Seeds"]
+    budgets = [f"ε = {epsilon(value)}" for value in section.epsilons]
+    points["column"] = points["epsilon"].map(lambda value: f"ε = {epsilon(value)}")
+    points["place"] = points["task"].map(tasks.index)
+    points = points.sort_values("place", kind="stable")
+    shape = {"index": index, "columns": "column"}
+    rows = pd.MultiIndex.from_frame(points[index].drop_duplicates())
+    cells = points.pivot(values="cell", **shape).reindex(index=rows, columns=budgets).fillna("–")
+    mask = points.pivot(values="bold", **shape).reindex(index=rows, columns=budgets).fillna(False).astype(bool)
+    what = distance("fid", section.extractor)
+    return Table(
+        cells=cells.rename_axis(columns=None).reset_index(level=[2, 3]),
+        bold=mask.assign(**{"Hyper-parameters": False, "Seeds": False})[
+            ["Hyper-parameters", "Seeds", *budgets]
+        ].droplevel([2, 3]),
+        caption=(
+            f"{what} (lower is better) of the {split} tasks, mean ± half of the 95% Student-t interval over seeds; "
+            "n/a: one seed, no interval. Bold: the best private number of a column and those whose difference to it, "
+            "paired by seed, has a 95% interval that includes 0, with no correction for many comparisons; numbers "
+            f"of one seed are never bold. {DAGGER}: no privacy guarantee, never bold. Methods that know no ε stand "
+            f"in every column. {conditions(section)}"
+        ),
+        label=label,
+    )
+
+
+def versus(section: Section, gaps: pd.DataFrame, split: str, tasks: list[str], label: str) -> Table:
+    """The paired differences of `verdict.differences` with their verdicts in words; one row for each."""
+    shown = gaps[(gaps["metric"] == "fid") & (gaps["split"] == split) & gaps["task"].isin(tasks)]
+    decimals = digits(shown["difference"])
+    several = shown["series"].nunique() > 1
+    index = pd.MultiIndex.from_arrays(
+        [
+            [section.title(split, task) for task in shown["task"]],
+            shown["series"] + " − " + shown["rival"] if several else "− " + shown["rival"],
+            ["ε = " + epsilon(budget) for budget in shown["epsilon"]],
+        ],
+        names=["Task", "Minus", "Budget"],
+    )
+    cells = pd.DataFrame(
+        {
+            distance("fid", section.extractor): [
+                number(row.difference, row.half, decimals) if row.seeds else "–" for row in records(shown)
+            ],
+            "Seeds": shown["seeds"].astype(str).to_list(),
+            "Verdict": shown["verdict"].to_list(),
+        },
+        index=index,
+    )
+    return Table(
+        cells=cells,
+        bold=pd.DataFrame(False, index=index, columns=cells.columns),
+        caption=(
+            f"{' and '.join(shown['series'].unique())} minus other methods, paired by seed: mean ± half of the 95% "
+            "Student-t interval; below 0 the hypernetwork is better. "
+            "Better and worse: the interval excludes 0, with no correction for many comparisons. "
+            f"{conditions(section)}"
+        ),
+        label=label,
+        environment="longtable",
+    )
