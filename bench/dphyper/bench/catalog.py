@@ -1,10 +1,15 @@
 """The registries: every method and data source by name.
 
-A new method or source is one new file and one line here; a package outside this repository uses the entry
-point groups instead. Nothing is imported until a name is looked up.
+A new method or source is one new file and one line here; a package outside this repository uses the entry-point
+groups instead. Nothing is imported until a name is looked up.
 """
 
+import dataclasses
+import math
+from typing import Any
+
 from dphyper.bench.registry import Registry
+from dphyper.bench.specs import Cell
 
 METHODS = Registry(
     "method",
@@ -32,3 +37,22 @@ DATASETS = Registry(
     },
     group="dphyper.datasets",
 )
+
+
+def canonical(cell: Cell) -> Cell:
+    """The cell with the axes that its method does not use set to one value, and its options complete.
+
+    Cells that differ only in an unused axis (public_only at two ε) are one cell and run once.
+
+    Raises:
+        UserError: Unknown method or option.
+    """
+    method = METHODS[cell.method]
+    changes: dict[str, Any] = {
+        "options": dataclasses.asdict(method.options_type.parse(cell.method, cell.options)),
+    }
+    if "epsilon" not in method.uses:
+        changes["epsilon"] = math.inf
+    if "embedding_dim" not in method.uses:
+        changes["embedding_dim"] = 0
+    return dataclasses.replace(cell, **changes)

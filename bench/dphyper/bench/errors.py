@@ -17,12 +17,13 @@ class PrivacyError(Exception):
 
 
 def unknown_name(kind: str, given: str, known: Iterable[str]) -> UserError:
-    """Build the error for a name that is not in a list, with the nearest known one.
+    """Build the error for a name that is not in a list: the nearest known one, or the list where none is near.
 
     >>> print(unknown_name("method", "dp_sdg", ["dp_sgd", "public_only"]))
-    unknown method 'dp_sdg': did you mean 'dp_sgd'? Known: dp_sgd, public_only
+    unknown method 'dp_sdg': did you mean 'dp_sgd'?
+    >>> print(unknown_name("method", "gan", ["dp_sgd", "public_only"]))
+    unknown method 'gan': expected one of dp_sgd, public_only
     """
-    names = sorted(known)
-    near = difflib.get_close_matches(given, names, n=1)
-    hint = f" did you mean '{near[0]}'?" if near else ""
-    return UserError(f"unknown {kind} '{given}':{hint} Known: {', '.join(names)}")
+    near = difflib.get_close_matches(given, known := sorted(known), n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"expected one of {', '.join(known)}"
+    return UserError(f"unknown {kind} '{given}': {hint}")

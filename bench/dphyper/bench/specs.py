@@ -17,6 +17,7 @@ from typing import Any, Literal
 from dphyper.bench.errors import UserError
 
 RelationName = Literal["add_or_remove_one", "zero_out", "replace_one"]
+WandbMode = Literal["auto", "online", "offline", "off"]
 
 
 def content_hash(value: object) -> str:

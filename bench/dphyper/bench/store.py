@@ -99,7 +99,7 @@ class Store:
         """``done``, ``failed``, ``running`` (its lock is held) or ``to do``."""
         path = self.directory(cell_id) / "row.json"
         if path.exists():
-            return str(json.loads(path.read_text())["status"])
+            return self.row(cell_id)["status"]
         lock = self.root / "locks" / f"{cell_id}.lock"
         if lock.exists():
             probe = FileLock(lock, timeout=0)
@@ -116,6 +116,11 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "cell.json", cell.to_dict())
         write_json(folder / "row.json", row)
+
+    def row(self, cell_id: str) -> Row:
+        """The row of a finished or failed cell."""
+        row: Row = json.loads((self.directory(cell_id) / "row.json").read_text())
+        return row
 
     def cell(self, cell_id: str) -> Cell:
         """The spec of a stored cell."""

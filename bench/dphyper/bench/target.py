@@ -32,15 +32,17 @@ class Target(Protocol):
 
     Attributes:
         num_parameters: P, the length of θ.
+        num_features: F, the features of a record.
     """
 
     num_parameters: int
+    num_features: int
 
     def initial(self) -> Tensor:
         """The (P,) parameters of the public model: what is used when nothing private is known."""
         ...
 
-    def per_example_loss(self, theta: Tensor, x: Tensor, rng: torch.Generator) -> Tensor:
+    def per_example_loss(self, theta: Tensor, x: Tensor, rng: torch.Generator | None) -> Tensor:
         """The (b,) losses of ``x`` under one θ of shape (P,), or under one for each example, (b, P)."""
         ...
 
@@ -52,8 +54,8 @@ class Target(Protocol):
         """``num`` generated records."""
         ...
 
-    def hidden_features(self, x: Tensor) -> Tensor:
-        """(b, F) features that the public model computes of each record by itself."""
+    def features(self, x: Tensor) -> Tensor:
+        """(b, F) features of each record by itself, from its values and the public model."""
         ...
 
 
@@ -107,6 +109,8 @@ class LoRADiffusion:
                 self._factors.append(module)
                 self._slices.append(slice(start, start := start + module.weight.numel()))
         self.num_parameters = start
+        widths = [*unet.config["block_out_channels"], unet.config["block_out_channels"][-1]]
+        self.num_features = math.prod(self.image_shape) + sum(widths)
         self._grad_sample: Any = GradSampleModule(self.unet, loss_reduction="sum").eval()
         self._grad_sample.disable_hooks()
 
@@ -142,13 +146,13 @@ class LoRADiffusion:
         finally:
             self._theta = None
 
-    def per_example_loss(self, theta: Tensor, x: Tensor, rng: torch.Generator) -> Tensor:
+    def per_example_loss(self, theta: Tensor, x: Tensor, rng: torch.Generator | None) -> Tensor:
         """Denoising loss of each image at one random time and noise; differentiable in θ.
 
         Args:
             theta: (P,), or (b, P) for one θ for each image.
             x: (b, C, H, W) in [-1, 1].
-            rng: Source of times and noises.
+            rng: Source of times and noises; None for torch's global one.
 
         Returns:
             (b,) mean squared errors.
@@ -218,15 +222,15 @@ class LoRADiffusion:
         return np.concatenate(images)
 
     @torch.no_grad()
-    def hidden_features(self, x: Tensor, batch_size: int = 512) -> Tensor:
-        """Activations of the base U-Net on clean images, averaged over space; each image by itself.
+    def features(self, x: Tensor, batch_size: int = 512) -> Tensor:
+        """Pixels, and activations of the base U-Net on the clean image averaged over space; each image by itself.
 
         Args:
             x: (b, C, H, W) in [-1, 1].
             batch_size: Images at once; changes nothing but memory and speed.
 
         Returns:
-            (b, F): spatial means of every down block's and of the middle block's output at a small time.
+            (b, F): C·H·W pixels, then spatial means of every down block's and of the middle block's output.
         """
         # A tenth of the schedule: little enough noise level for the image to be taken as it is.
         t = self.scheduler.config["num_train_timesteps"] // 10
@@ -241,7 +245,7 @@ class LoRADiffusion:
             for part in x.split(batch_size):
                 caught.clear()
                 self.unet(part, t)
-                rows.append(torch.cat([activation.mean((2, 3)) for activation in caught], 1))
+                rows.append(torch.cat([part.flatten(1), *(activation.mean((2, 3)) for activation in caught)], 1))
         finally:
             for handle in handles:
                 handle.remove()
@@ -252,9 +256,7 @@ def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
-def corrupt(
-    scheduler: DDPMScheduler, x_BCHW: Tensor, rng: torch.Generator | None
-) -> tuple[Tensor, Tensor, Tensor]:
+def corrupt(scheduler: DDPMScheduler, x_BCHW: Tensor, rng: torch.Generator | None) -> tuple[Tensor, Tensor, Tensor]:
     """Add noise at random times.
 
     Args:

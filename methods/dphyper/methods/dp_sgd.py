@@ -75,19 +75,16 @@ class DPSGD(Method):
         else:
             optimizer = torch.optim.SGD([theta], lr=options.learning_rate, momentum=0.9)
         decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, total_iters=options.steps)
-        averaged = torch.optim.swa_utils.AveragedModel(torch.nn.ParameterList([theta]))
-        first_averaged = math.ceil((1 - options.average_last) * options.steps)
+        iterates = [theta.detach().clone()]
 
         def gradients(x: Tensor) -> Tensor:
             return self.target.per_example_gradients(theta.detach(), x, rng, options.multiplicity)
 
         steps = private.gradient_steps(gradients, self.mechanism(budget), role="LoRA gradient")
-        for step, gradient in enumerate(steps, start=1):
+        for gradient in steps:
             theta.grad = gradient.to(theta)
             optimizer.step()
             decay.step()
-            if step > first_averaged:
-                averaged.update_parameters(torch.nn.ParameterList([theta]))
-        if averaged.n_averaged == 0:
-            return theta.detach()
-        return averaged.module[0].detach()
+            iterates.append(theta.detach().clone())
+        last = max(math.floor(options.average_last * options.steps), 1)
+        return torch.stack(iterates[-last:]).mean(0)

@@ -1,0 +1,213 @@
+"""The command line: ``dphyper run | sweep plan | sweep run | report | ls``.
+
+Every option is also a YAML key of the same name, and both go through one schema, the dataclasses of
+`dphyper.bench.specs`. A user's mistake is answered by one line and exit status 2; a sweep that leaves cells
+undone exits with 1; Ctrl-C with 130. Nothing heavy is imported before it is needed.
+"""
+
+import dataclasses
+import math
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from dphyper.bench.catalog import DATASETS, METHODS
+from dphyper.bench.errors import PrivacyError, UserError, unknown_name
+from dphyper.bench.specs import Cell, DataSpec, Performance
+from dphyper.bench.store import Store
+
+DESCRIPTION = """Benchmark differentially private hypernetworks against DP-SGD and public-data-guided methods.
+
+A sweep file names a grid of cells; a store keeps one row for each; a report turns a store into curves and tables.
+Start with:  dphyper sweep run sweeps/demo.yaml  and then  dphyper report --store runs/demo"""
+
+
+def main(argv: list[str] | None = None) -> NoReturn:
+    """Run one command and exit with its status."""
+    sys.exit(_status(list(sys.argv[1:] if argv is None else argv)))
+
+
+def _status(argv: list[str]) -> int:
+    try:
+        return _dispatch(argv)
+    except (UserError, PrivacyError) as error:
+        print(f"dphyper: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("dphyper: stopped; finished cells are kept, the same command goes on", file=sys.stderr)
+        return 130
+    return 2
+
+
+def _dispatch(argv: list[str]) -> int:
+    # `sweep run FILE` reads better than `sweep run --config FILE`, and is the same.
+    if argv[:2] in (["sweep", "run"], ["sweep", "plan"]) and len(argv) > 2 and not argv[2].startswith("-"):
+        argv = [*argv[:2], "--config", *argv[2:]]
+    parser = _parser()
+    config = parser.instantiate(_parse(lambda: parser.parse_args(argv or ["--help"]), _known(argv)))
+    match config.command:
+        case "run":
+            return _run(config.run)
+        case "sweep":
+            return _sweep(config.sweep.action, config.sweep[config.sweep.action])
+        case "report":
+            return _report(config.report)
+        case _:
+            return _ls(config.ls)
+
+
+def _known(argv: list[str]) -> list[str]:
+    """Keys that the command of ``argv`` takes."""
+    match argv[:1]:
+        case ["run"]:
+            return ["config", "store", "wandb", *_keys(Cell), "performance", *_keys(Performance, "performance.")]
+        case ["sweep"]:
+            from dphyper.sweeps.plan import Sweep
+
+            return ["config", *_keys(Sweep)]
+        case _:
+            return ["store", "out", "source"]
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="dphyper", description=DESCRIPTION, exit_on_error=False)
+    commands = parser.add_subcommands(dest="command")
+    commands.add_subcommand("run", _run_parser(), help="run one cell and store its row")
+    sweep = ArgumentParser(exit_on_error=False, description="Work with a sweep file.")
+    commands.add_subcommand("sweep", sweep, help="plan or run a grid of cells")
+    actions = sweep.add_subcommands(dest="action")
+    actions.add_subcommand("plan", _sweep_parser(), help="print every cell with its state; run nothing")
+    actions.add_subcommand("run", _sweep_parser(), help="run what is not done; start again to resume")
+    report = ArgumentParser(exit_on_error=False, description="Turn a store into curves, tables and one HTML page.")
+    report.add_argument("--store", type=str, required=True, help="folder of results, for instance runs/demo")
+    report.add_argument("--out", type=str, default="", help="folder of the report (default: STORE/report)")
+    commands.add_subcommand("report", report, help="figures, tables and an HTML page from a store")
+    listing = ArgumentParser(exit_on_error=False, description="List what there is.")
+    listing.add_argument("what", choices=["methods", "data", "tasks", "cells"], help="what to list")
+    listing.add_argument("--source", type=str, default="glyphs", help="of tasks: the data source")
+    listing.add_argument("--store", type=str, default="runs/demo", help="of cells: the folder of results")
+    commands.add_subcommand("ls", listing, help="list methods, data sources, a source's tasks, a store's cells")
+    return parser
+
+
+def _run_parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        exit_on_error=False, description="Adapt one method to one private draw, judge it, and store the row."
+    )
+    parser.add_argument("--config", action="config", help="YAML file with any of the keys below")
+    parser.add_argument("--store", type=str, default="runs/single", help="folder of results")
+    parser.add_argument("--wandb", choices=["auto", "online", "offline", "off"], default="auto", help="W&B mode")
+    parser.add_class_arguments(Cell)
+    parser.add_class_arguments(Performance, "performance")
+    return parser
+
+
+def _sweep_parser() -> ArgumentParser:
+    from dphyper.sweeps.plan import Sweep
+
+    parser = ArgumentParser(
+        exit_on_error=False,
+        usage="dphyper sweep {plan,run} FILE [options]",
+        description="FILE is YAML with the keys below; options override it.",
+    )
+    parser.add_argument("--config", action="config", help="the same as FILE")
+    parser.add_class_arguments(Sweep)
+    return parser
+
+
+def _parse(parse: Callable[[], Namespace], known: Iterable[str]) -> Namespace:
+    """Parse, turning the parser's errors into one line with the nearest known key."""
+    try:
+        return parse()
+    except ArgumentError as error:
+        message = error.message
+    unknown = re.search(
+        r"unrecognized arguments: --([\w.-]+)|Option '([\w.-]+)' is not|does not accept option '([\w.-]+)'", message
+    )
+    if unknown:
+        key = next(filter(None, unknown.groups()))
+        group = re.search(r"Group '([\w.]+)' does not accept", message)
+        raise unknown_name("key", f"{group[1]}.{key}" if group else key, known)
+    for pattern, plain in ((r'Parser key "([^"]*)":', r"\1:"), (r"<class '(\w+)'>", r"\1"), (r"typing\.", "")):
+        message = re.sub(pattern, plain, message)
+    raise UserError(" ".join(message.split()))
+
+
+def _keys(spec: type[Any], prefix: str = "") -> list[str]:
+    """Every key of a spec, dotted where it is nested."""
+    keys = []
+    for field in dataclasses.fields(spec):
+        keys.append(prefix + field.name)
+        if isinstance(field.type, type) and dataclasses.is_dataclass(field.type):
+            keys += _keys(field.type, f"{prefix}{field.name}.")
+    return keys
+
+
+def _cell(plain: Mapping[str, Any]) -> Cell:
+    """A cell from nested plain data, through the one schema."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Cell)
+    given = dict(plain)
+    if given.get("epsilon") in ("inf", ".inf"):
+        given["epsilon"] = math.inf
+    values = parser.instantiate(_parse(lambda: parser.parse_object(given), _keys(Cell)))
+    return Cell(**{name: values[name] for name in Cell.__dataclass_fields__})
+
+
+def _run(config: Namespace) -> int:
+    from dphyper.bench.runner import Runner, canonical
+    from dphyper.bench.tracking import Tracking
+
+    cell = canonical(Cell(**{name: config[name] for name in Cell.__dataclass_fields__}))
+    store = Store(config.store)
+    runner = Runner(store, config.performance, Tracking(config.wandb, store.root, "single"), "single")
+    runner.check([cell])
+    row = runner.run(cell)
+    print("\n".join(f"{key:18} {value}" for key, value in row.items() if key not in ("versions", "statement")))
+    print(f"stored in {store.directory(cell.id)}")
+    return int(row["status"] != "done")
+
+
+def _sweep(action: str, config: Namespace) -> int:
+    from dphyper.sweeps.plan import Sweep
+    from dphyper.sweeps.work import run_sweep, states
+
+    sweep = Sweep(**{name: config[name] for name in Sweep.__dataclass_fields__})
+    cells = sweep.cells(_cell)
+    if action == "plan":
+        frame = states(cells, Store(sweep.store_path))
+        print(frame.to_string(index=False))
+        print(f"{len(cells)} cells: " + ", ".join(f"{n} {s}" for s, n in frame["state"].value_counts().items()))
+        return 0
+    return int(run_sweep(sweep, cells) > 0)
+
+
+def _report(config: Namespace) -> int:
+    from dphyper.reports.report import write_report
+
+    page = write_report(Store(config.store), Path(config.out or f"{config.store}/report"))
+    print(f"report: {page}")
+    return 0
+
+
+def _ls(config: Namespace) -> int:
+    match config.what:
+        case "methods":
+            for name in METHODS:
+                kind = METHODS[name]
+                print(f"{name:20} {kind.role:8} {(kind.__doc__ or '').splitlines()[0]}")
+        case "data":
+            for name in DATASETS:
+                print(f"{name:12} {(sys.modules[DATASETS[name].__module__].__doc__ or '').splitlines()[0]}")
+        case "tasks":
+            spec = DataSpec(source=config.source)
+            for task in DATASETS[spec.scheme](spec).tasks:
+                print(f"{task.split:8} {len(task):6} {task.id}")
+        case "cells":
+            print(
+                Store(config.store).rows()[["cell", "status", "method", "task", "epsilon", "seed", "fid"]].to_string()
+            )
+    return 0

@@ -1,0 +1,264 @@
+"""The DP hypernetwork (DP-DeepSets, arXiv 2606.26772): one noisy dataset embedding in, LoRA weights out.
+
+Each private record is embedded by itself into k dimensions and clipped; the mean is released once with Gaussian
+noise; everything after that is post-processing. The network is trained on public tasks only, with the release
+mechanism inside the training loop: the noise level and n vary and are inputs, so one trained network serves
+every ε, δ, n and relation. The noisy embedding is first shrunk to its posterior mean under the public tasks'
+distribution, so that at infinite noise the output is exactly the answer that uses no private record, which is
+trained for. The paper's architecture is not public; this one is ours. It gives no guarantee that a private
+family far from all public tasks is served well: the report shows where it is not.
+
+Shapes: T tasks, S records of a task, F features, K embedding dimension, P parameters of the target.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dphyper.bench.errors import UserError
+from dphyper.bench.method import Method, Options
+from dphyper.bench.privacy.accounting import calibrate
+from dphyper.bench.privacy.budget import Budget
+from dphyper.bench.privacy.mechanisms import OneShotMean
+from dphyper.bench.privacy.private_data import PrivateData
+from dphyper.bench.public import Episode, PublicTasks
+from dphyper.bench.target import Target
+from dphyper.bench.tasks import Collection
+
+
+@dataclass(frozen=True, kw_only=True)
+class HypernetworkOptions(Options):
+    """Hyper-parameters of `Hypernetwork`.
+
+    Attributes:
+        train_steps: Steps of the meta-training.
+        tasks: Public tasks in each step.
+        support: Most records embedded of each task in a step.
+        query: Images of each task in a step on which the generated weights are judged.
+        width: Hidden width of encoder and decoder.
+        learning_rate: Peak of the one-cycle schedule of AdamW.
+        noise_min: Least standard deviation of the noise on the mean embedding met in training.
+        noise_max: Greatest.
+        prior_fraction: Share of the tasks in a step that see infinite noise.
+        clean_fraction: Share of the tasks in a step that see no noise.
+        count_weight: c/C, weight of the count that is released with the sum under add-or-remove-one.
+    """
+
+    train_steps: int = 1000
+    tasks: int = 16
+    support: int = 128
+    query: int = 8
+    width: int = 256
+    learning_rate: float = 1e-3
+    noise_min: float = 1e-3
+    noise_max: float = 0.5
+    prior_fraction: float = 0.125
+    clean_fraction: float = 0.125
+    count_weight: float = 1 / 3
+
+
+class Encoder(nn.Module):
+    """Record-wise embedding: pixels and the base U-Net's own activations through a learned head.
+
+    Neither batch statistics nor other records enter, and the features are never the evaluation's.
+    """
+
+    def __init__(self, num_features: int, width: int, embedding_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean_F", torch.zeros(num_features))
+        self.register_buffer("std_F", torch.ones(num_features))
+        self.head = nn.Sequential(nn.Linear(num_features, width), nn.SiLU(), nn.Linear(width, embedding_dim))
+
+    def forward(self, features_SF: Tensor) -> Tensor:
+        """(..., F) public features to (..., K) embeddings of norm at most 1."""
+        embedding = self.head((features_SF - self.mean_F) / self.std_F)
+        return embedding / embedding.norm(dim=-1, keepdim=True).clamp(min=1.0)
+
+
+class Shrinkage(nn.Module):
+    """Posterior mean of a task's embedding given its noisy one, whitened.
+
+    Task embeddings are taken as N(m, S) with m and S from the public tasks, the noise as N(0, τ²I) and the
+    sampling error of n records as N(0, v/n I). The output V √Λ (Λ + τ² + v/n)⁻¹ Vᵀ (z − m), with S = V Λ Vᵀ, has
+    unit variance where the release is informative and goes to 0 as the noise grows.
+    """
+
+    def __init__(self, embedding_dim: int, decay: float = 0.98) -> None:
+        super().__init__()
+        self.decay = decay
+        self.register_buffer("mean_K", torch.zeros(embedding_dim))
+        self.register_buffer("cov_KK", torch.eye(embedding_dim))
+        self.register_buffer("within", torch.ones(()))
+        self.register_buffer("updates", torch.zeros(()))
+
+    @torch.no_grad()
+    def update(self, clean_TK: Tensor, embedding_TSK: Tensor, weight_TS: Tensor) -> None:
+        """Follow the public tasks' embeddings by exponential averages."""
+        self.updates += 1
+        rate = max(1 - self.decay, 1 / float(self.updates))
+        self.mean_K.lerp_(clean_TK.mean(0), rate)
+        centred = clean_TK - self.mean_K
+        self.cov_KK.lerp_(centred.T @ centred / len(centred), rate)
+        spread = ((embedding_TSK - clean_TK[:, None]).square().mean(-1) * weight_TS).sum(-1)
+        self.within.lerp_(spread.mean(), rate)
+
+    def forward(self, z_TK: Tensor, noise_std_T: Tensor, n_T: Tensor) -> Tensor:
+        """(T, K) noisy means, (T,) noise standard deviations (may be infinite) and counts, to (T, K)."""
+        values, vectors = torch.linalg.eigh(self.cov_KK)
+        values = values.clamp(min=1e-8)
+        noise_T1 = (noise_std_T.square() + self.within / n_T)[:, None]
+        gain_TK = values.sqrt() / (values + noise_T1)
+        return ((z_TK - self.mean_K) @ vectors * gain_TK) @ vectors.T
+
+
+class Hypernetwork(Method):
+    """One release of a k-dimensional mean embedding, decoded to LoRA weights."""
+
+    role = "method"
+    uses = frozenset({"task", "n", "epsilon", "embedding_dim", "seed"})
+    public_phase = "hypernetwork"
+    options_type = HypernetworkOptions
+    _options: HypernetworkOptions
+
+    def __init__(self, target: Target, options: Options, *, embedding_dim: int) -> None:
+        super().__init__(target, options, embedding_dim=embedding_dim)
+        width = self._options.width
+        if embedding_dim > target.num_features:
+            raise UserError(
+                f"embedding_dim = {embedding_dim} is larger than the {target.num_features} features of a record: "
+                "choose a smaller one"
+            )
+        self.encoder = Encoder(target.num_features, width, embedding_dim)
+        self.shrinkage = Shrinkage(embedding_dim)
+        self.trunk = nn.Sequential(nn.Linear(embedding_dim + 1, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+        # A zero head starts at the base model, whatever the embedding.
+        self.head = nn.Linear(width, target.num_parameters)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def public_data(self, collection: Collection) -> PublicTasks:
+        """Episodes of `tasks` public tasks."""
+        options = self._options
+        return PublicTasks(
+            collection,
+            seed=0,
+            tasks=options.tasks,
+            support=options.support,
+            query=options.query,
+            steps=options.train_steps,
+            validation_steps=8,
+        )
+
+    def decode(self, z_TK: Tensor, noise_std_T: Tensor, n_T: Tensor) -> Tensor:
+        """Parameters for noisy mean embeddings.
+
+        Args:
+            z_TK: Noisy means.
+            noise_std_T: Standard deviation of the noise on each coordinate; infinite for no information.
+            n_T: Number of records, or its noisy estimate.
+
+        Returns:
+            (T, P).
+        """
+        shrunk_TK = self.shrinkage(z_TK, noise_std_T, n_T)
+        # What share of the spread between tasks the release can resolve: 1 without noise, 0 at infinite noise.
+        signal = self.shrinkage.cov_KK.trace() / self.embedding_dim
+        resolved_T = signal / (signal + noise_std_T.square() + self.shrinkage.within / n_T)
+        return self.head(self.trunk(torch.cat([shrunk_TK, resolved_T[:, None]], 1)))
+
+    def on_fit_start(self) -> None:
+        """Compute the public records' features once and standardise them by public statistics."""
+        data: PublicTasks = self.trainer.datamodule  # type: ignore[attr-defined]
+        self._features = self.target.features(data.images.to(self.device))
+        self.encoder.mean_F.copy_(self._features.mean(0))
+        self.encoder.std_F.copy_(self._features.std(0).clamp(min=1e-3))
+
+    def training_step(self, batch: Episode, batch_idx: int) -> Tensor:
+        """Task loss through the generated weights, with the release mechanism inside."""
+        options = self._options
+        embedding_TSK = self.encoder(self._features[batch.support_TS])
+        clean_TK = (embedding_TSK * batch.weight_TS[..., None]).sum(1)
+        self.shrinkage.update(clean_TK, embedding_TSK, batch.weight_TS)
+        num = len(clean_TK)
+        low, high = math.log(options.noise_min), math.log(options.noise_max)
+        noise_T = torch.exp(torch.empty(num, device=self.device).uniform_(low, high))
+        kind_T = torch.rand(num, device=self.device)
+        noise_T[kind_T < options.clean_fraction] = 0
+        noise_T[kind_T > 1 - options.prior_fraction] = torch.inf
+        finite_T1 = torch.where(noise_T.isinf(), 0, noise_T)[:, None]
+        n_T = batch.weight_TS.count_nonzero(1).float()
+        theta_TP = self.decode(clean_TK + finite_T1 * torch.randn_like(clean_TK), noise_T, n_T)
+        loss = self._query_loss(theta_TP, batch)
+        self.log("hypernetwork/loss", loss)
+        return loss
+
+    def validation_step(self, batch: Episode, batch_idx: int) -> None:
+        """Loss on tuning tasks without noise, with noise, and of the prior, on the same images and noises."""
+        embedding_TSK = self.encoder(self._features[batch.support_TS])
+        clean_TK = (embedding_TSK * batch.weight_TS[..., None]).sum(1)
+        n_T = batch.weight_TS.count_nonzero(1).float()
+        for name, std in (("clean", 0.0), ("noise_0.03", 0.03), ("noise_0.1", 0.1), ("prior", math.inf)):
+            noise_T = torch.full_like(n_T, std)
+            noisy_TK = clean_TK + (std * torch.randn_like(clean_TK) if math.isfinite(std) else 0)
+            theta_TP = self.decode(noisy_TK, noise_T, n_T)
+            rng = torch.Generator(self.device).manual_seed(batch_idx)
+            self.log(f"hypernetwork/tuning_{name}", self._query_loss(theta_TP, batch, rng))
+
+    def _query_loss(self, theta_TP: Tensor, batch: Episode, rng: torch.Generator | None = None) -> Tensor:
+        data: PublicTasks = self.trainer.datamodule  # type: ignore[attr-defined]
+        x = data.images.to(self.device)[batch.query_TQ.flatten()]
+        theta = theta_TP.repeat_interleave(batch.query_TQ.shape[1], 0)
+        return self.target.per_example_loss(theta, x, rng).mean()
+
+    def configure_optimizers(self) -> dict[str, object]:
+        """AdamW with a one-cycle learning rate."""
+        optimizer = torch.optim.AdamW(self.parameters(), lr=self._options.learning_rate, weight_decay=1e-4)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, self._options.learning_rate, total_steps=self._options.train_steps, pct_start=0.1
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def mechanism(self, budget: Budget) -> OneShotMean:
+        """The one release, with the noise multiplier that spends the whole budget."""
+        (mechanism,) = calibrate(budget, OneShotMean(l2_clip_norm=1.0, count_weight=self._options.count_weight))
+        return mechanism
+
+    @torch.no_grad()
+    def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Tensor:
+        """Release the mean embedding once and decode it."""
+
+        def embed(x: Tensor) -> Tensor:
+            return self.encoder(self.target.features(x))
+
+        release = private.release_mean(embed, self.mechanism(budget), role="mean embedding")
+        z_TK = release.mean.float()[None]
+        noise_T = z_TK.new_tensor([release.noise_std])
+        return self.decode(z_TK, noise_T, z_TK.new_tensor([release.count]))[0]
+
+
+class HypernetworkSigma0(Hypernetwork):
+    """The hypernetwork without noise: what the release costs is the distance to this control."""
+
+    role = "control"
+    uses = frozenset({"task", "n", "embedding_dim", "seed"})
+    private = False
+    selection = "non_private"
+
+    def mechanism(self, budget: Budget) -> OneShotMean:
+        """The release at σ = 0."""
+        return OneShotMean(l2_clip_norm=1.0, count_weight=self._options.count_weight, noise_multiplier=0.0)
+
+
+class PublicMean(Hypernetwork):
+    """The hypernetwork at infinite noise: its best answer that uses no private record."""
+
+    role = "control"
+    uses = frozenset({"task", "n", "embedding_dim", "seed"})
+
+    @torch.no_grad()
+    def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Tensor:
+        """Decode no information at all."""
+        mean_TK = self.shrinkage.mean_K[None]
+        return self.decode(mean_TK, mean_TK.new_tensor([torch.inf]), mean_TK.new_tensor([private.n]))[0]

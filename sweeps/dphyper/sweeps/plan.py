@@ -1,0 +1,87 @@
+"""A sweep file and the cells that it names.
+
+A sweep is a designed grid: one or several cross products of axes over one set of shared keys, written in one YAML
+file. Enumeration is deterministic; axes that a method does not use are collapsed, so each cell is named once.
+Nothing is run here.
+"""
+
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dphyper.bench.catalog import canonical
+from dphyper.bench.errors import UserError, unknown_name
+from dphyper.bench.specs import Cell, Performance, WandbMode
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """What a sweep file says.
+
+    Attributes:
+        name: Name of the sweep: W&B group, Optuna study, label in the rows.
+        store: Folder of the results; empty for ``runs/NAME``.
+        wandb: ``auto`` (online when logged in, else offline), ``online``, ``offline`` or ``off``.
+        performance: Knobs that change speed only.
+        cell: Keys that all cells share, as in ``dphyper run``.
+        options: Hyper-parameters by method.
+        grid: One or several cross products; each maps keys of a cell (dotted where nested) to lists of values.
+    """
+
+    name: str
+    grid: list[dict[str, list[Any]]]
+    store: str = ""
+    wandb: WandbMode = "auto"
+    performance: Performance = field(default_factory=Performance)
+    cell: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.name or "/" in self.name:
+            raise UserError(f"name = '{self.name}': expected a name without a slash, such as 'demo'")
+        if not self.grid:
+            raise UserError("grid is empty: expected at least one mapping of axes to lists of values")
+
+    @property
+    def store_path(self) -> str:
+        """Where the results go."""
+        return self.store or f"runs/{self.name}"
+
+    def cells(self, parse: Callable[[Mapping[str, Any]], Cell]) -> list[Cell]:
+        """All cells in the order of the file, each once.
+
+        Args:
+            parse: The one validated schema of a cell.
+
+        Raises:
+            UserError: A value that no cell may have, or options for a method that the grid does not name.
+        """
+        found: dict[str, Cell] = {}
+        methods = set()
+        for axes in self.grid:
+            for values in itertools.product(*axes.values()):
+                merged = _copy(self.cell)
+                for key, value in zip(axes, values, strict=True):
+                    _set(merged, key, value)
+                method = merged.get("method", Cell.method)
+                methods.add(method)
+                merged["options"] = {**merged.get("options", {}), **self.options.get(method, {})}
+                cell = canonical(parse(merged))
+                found.setdefault(cell.id, cell)
+        for name in self.options:
+            if name not in methods:
+                raise unknown_name("method in options", name, methods)
+        return list(found.values())
+
+
+def _copy(nested: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in nested.items()}
+
+
+def _set(nested: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key."""
+    *parents, last = key.split(".")
+    for parent in parents:
+        nested = nested.setdefault(parent, {})
+    nested[last] = value

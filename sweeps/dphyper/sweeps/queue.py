@@ -1,0 +1,76 @@
+"""The queue of a sweep: an Optuna study whose waiting trials are cells.
+
+Cells are enqueued once, by id; identical worker processes pull them. The store decides what is finished, the
+queue only hands out work: a cell whose worker died is handed out again, since the lock that the worker held on
+the cell went with it. The default storage is a journal file, sound for many processes on one host.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import optuna
+from filelock import FileLock
+from optuna.storages.journal import JournalFileBackend, JournalStorage
+from optuna.trial import TrialState
+
+from dphyper.bench.specs import Cell
+from dphyper.bench.store import Store
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+class Queue:
+    """The study of one sweep in one store.
+
+    Args:
+        store: Holds the journal file ``queue.log`` and the truth about cells.
+        name: Name of the study.
+    """
+
+    def __init__(self, store: Store, name: str) -> None:
+        self.store = store
+        store.root.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(store.root / "queue.lock")
+        storage = JournalStorage(JournalFileBackend(str(Path(store.root / "queue.log"))))
+        with self._lock:
+            self.study = optuna.create_study(study_name=name, storage=storage, load_if_exists=True)
+
+    def fill(self, cells: Sequence[Cell]) -> None:
+        """Enqueue every cell that is not done, being run, or waiting; take back what dead workers left."""
+        with self._lock:
+            waiting = set()
+            for trial in self.study.get_trials(deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING)):
+                cell_id = trial.user_attrs.get("cell", "")
+                if trial.state == TrialState.WAITING:
+                    waiting.add(cell_id)
+                elif self.store.status(cell_id) != "running":
+                    self.study.tell(trial.number, state=TrialState.FAIL)
+            for cell in cells:
+                if cell.id not in waiting and self.store.status(cell.id) in ("to do", "failed"):
+                    axes: dict[str, float] = {"embedding_dim": cell.embedding_dim}
+                    if math.isfinite(cell.epsilon):
+                        axes["epsilon"] = cell.epsilon
+                    names = {"cell": cell.id, "method": cell.method, "task": cell.task, "seed": cell.seed}
+                    self.study.enqueue_trial(axes, user_attrs=names)
+
+    def take(self) -> tuple[optuna.Trial, str] | None:
+        """The next trial and the id of its cell; None when nothing waits."""
+        with self._lock:
+            if not self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+                return None
+            trial = self.study.ask()
+        # Enqueued axes become parameters of the trial, and thus visible to optuna-dashboard, when suggested.
+        axes = trial.system_attrs["fixed_params"]
+        trial.suggest_int("embedding_dim", 0, 1 << 20)
+        if "epsilon" in axes:
+            trial.suggest_float("epsilon", 1e-6, 1e6, log=True)
+        return trial, trial.user_attrs["cell"]
+
+    def done(self, trial: optuna.Trial, value: float) -> None:
+        """Close a trial with the distance that its cell reached."""
+        self.study.tell(trial, value)
+
+    def failed(self, trial: optuna.Trial) -> None:
+        """Close a trial whose cell failed; the next run of the sweep enqueues it again."""
+        self.study.tell(trial, state=TrialState.FAIL)
