@@ -1,0 +1,257 @@
+"""The ledger of one run: what was released from the private records, in which role, and what it cost.
+
+Every charge is written down, and to disk where the ledger has a path, *before* any noise is drawn; a charge that
+would exceed the budget raises and leaves the ledger as it was. A role is charged once: a run that is resumed gets
+the stored output of a release that was completed, and an error for one that was interrupted, never a second draw
+with fresh noise. The JSON form (``docs/ledger.md``) suffices to derive ε again without running anything.
+
+What it does not guarantee: that the run had no other access to the records. `PrivateData` sees to that.
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import attr
+import dp_accounting
+
+from dphyper.bench.errors import PrivacyError, UserError
+from dphyper.bench.privacy.accounting import epsilon_of
+from dphyper.bench.privacy.budget import Budget
+from dphyper.bench.privacy.mechanisms import GaussianMechanism, NoisyHistogram, OneShotMean, PoissonGradientSteps
+from dphyper.bench.privacy.noise import NoiseSource
+from dphyper.bench.store import write_json
+
+SCHEMA = 1
+_KINDS: dict[str, type[GaussianMechanism]] = {
+    kind.__name__: kind for kind in (OneShotMean, PoissonGradientSteps, NoisyHistogram)
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Charge:
+    """One line of the ledger.
+
+    Attributes:
+        role: What the release is for; unique in the ledger, and its identity when a run is resumed.
+        mechanism: The calibrated mechanism.
+        complete: False from the charge until the release was drawn whole.
+        output: The released numbers where they are kept (one-shot releases), for a resumed run.
+    """
+
+    role: str
+    mechanism: GaussianMechanism
+    complete: bool = False
+    output: tuple[float, ...] | None = None
+
+
+class Ledger:
+    """All charges of one run against one budget.
+
+    Args:
+        budget: What may be spent in total.
+        path: File that holds the ledger at all times; None for a ledger in memory.
+
+    Attributes:
+        budget: As given.
+        charges: The lines, in the order of charging.
+        n: Nominal number of records, set by `bind`.
+        noise: ``{"source": "os" | "reproducible", "sampler": "continuous" | "discrete"}``, set by `bind`.
+
+    >>> from dphyper.bench.privacy.budget import Relation
+    >>> from dphyper.bench.privacy.accounting import calibrate
+    >>> budget = Budget(epsilon=1.0, delta=1e-5, relation=Relation.ADD_OR_REMOVE_ONE)
+    >>> ledger = Ledger(budget)
+    >>> (mean,) = calibrate(budget, OneShotMean())
+    >>> ledger.charge(mean, role="embedding")
+    >>> round(ledger.spent(), 4)
+    1.0
+    """
+
+    def __init__(self, budget: Budget, *, path: Path | None = None) -> None:
+        self.budget = budget
+        self.charges: list[Charge] = []
+        self.n: int | None = None
+        self.noise: dict[str, str] | None = None
+        self._path = path
+
+    @classmethod
+    def open(cls, path: Path, budget: Budget) -> "Ledger":
+        """The ledger in that file, continued, or a new one that will be kept there.
+
+        Raises:
+            PrivacyError: The file holds a ledger of another budget.
+            UserError: The file holds a ledger of another schema.
+        """
+        if not path.exists():
+            return cls(budget, path=path)
+        ledger = cls.from_json(json.loads(path.read_text()))
+        if ledger.budget != budget:
+            raise PrivacyError(f"ledger '{path}' was opened for {ledger.budget}, not for {budget}: use another folder")
+        ledger._path = path
+        return ledger
+
+    @property
+    def private(self) -> bool:
+        """Whether a privacy claim may be made: a finite budget, and noise that nobody can compute again."""
+        return math.isfinite(self.budget.epsilon) and (self.noise or {}).get("source") != "reproducible"
+
+    def bind(self, *, n: int, noise: NoiseSource) -> None:
+        """Record the nominal n and the noise source; a resumed run must come with the same.
+
+        Raises:
+            PrivacyError: The ledger is bound to another n or noise source, or δ is not below 1/n.
+        """
+        if math.isfinite(self.budget.epsilon) and not self.budget.delta < 1 / n:
+            raise PrivacyError(
+                f"delta = {self.budget.delta} with n = {n} records: expected far below 1/n = {1 / n:.3g}"
+            )
+        described = {
+            "source": "reproducible" if noise.is_reproducible else "os",
+            "sampler": "discrete" if noise.secure else "continuous",
+        }
+        if self.charges and (self.n, self.noise) != (n, described):
+            raise PrivacyError(
+                f"the ledger has n = {self.n}, noise {self.noise}; the run has n = {n}, noise {described}"
+            )
+        self.n, self.noise = n, described
+
+    def charge(self, mechanism: GaussianMechanism, role: str) -> None:
+        """Enter a release before it is drawn.
+
+        Raises:
+            PrivacyError: The role was charged before, or the total would exceed the budget. The ledger is then
+                unchanged.
+        """
+        if any(charge.role == role for charge in self.charges):
+            raise PrivacyError(
+                f"role '{role}' is charged already: drawing it again with fresh noise would be a second release. If "
+                "a run was interrupted in it, start over in a new folder, and keep nothing that run produced"
+            )
+        total = self._epsilon([*(charge.mechanism for charge in self.charges), mechanism])
+        if total > self.budget.epsilon:
+            raise PrivacyError(
+                f"role '{role}' would bring the run to ε = {total:.4g}, above its budget {self.budget.epsilon:.4g} at "
+                f"δ = {self.budget.delta:g} ({self.budget.relation}): calibrate all mechanisms of the run together"
+            )
+        self.charges.append(Charge(role=role, mechanism=mechanism))
+        self._write()
+
+    def complete(self, role: str, output: Sequence[float] | None = None) -> None:
+        """Mark a charged release as drawn, and keep its output where a resumed run can use it."""
+        index = [charge.role for charge in self.charges].index(role)
+        kept = None if output is None else tuple(float(value) for value in output)
+        self.charges[index] = dataclasses.replace(self.charges[index], complete=True, output=kept)
+        self._write()
+
+    def output(self, role: str, mechanism: GaussianMechanism) -> tuple[float, ...] | None:
+        """The stored output of a completed release, None if there is none.
+
+        Raises:
+            PrivacyError: The role was completed by another mechanism.
+        """
+        for charge in self.charges:
+            if charge.role == role and charge.output is not None:
+                if charge.mechanism != mechanism:
+                    raise PrivacyError(f"role '{role}' was released by {charge.mechanism}, not by {mechanism}")
+                return charge.output
+        return None
+
+    def spent(self) -> float:
+        """ε of all charges together at the budget's δ, agreed on by two accountants; 0 without a charge."""
+        return self._epsilon([charge.mechanism for charge in self.charges])
+
+    def _epsilon(self, mechanisms: Sequence[GaussianMechanism]) -> float:
+        return epsilon_of([m.event() for m in mechanisms], self.budget.delta, self.budget.relation)
+
+    def _write(self) -> None:
+        if self._path is not None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self._path, self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for JSON, as ``docs/ledger.md`` describes; ``inf`` becomes a string."""
+        relation = self.budget.relation
+        return {
+            "schema": SCHEMA,
+            "unit": "record",
+            "budget": _plain(dataclasses.asdict(self.budget)),
+            "n": self.n,
+            "noise": self.noise,
+            "private": self.private,
+            "epsilon_spent": _plain(self.spent()),
+            "charges": [
+                {
+                    "role": charge.role,
+                    "mechanism": {"kind": type(charge.mechanism).__name__, **mechanism_fields(charge.mechanism)},
+                    "event": event_json(charge.mechanism.event()),
+                    "sensitivity": _plain(charge.mechanism.sensitivity(relation)),
+                    "noise_std": charge.mechanism.noise_std(relation),
+                    "complete": charge.complete,
+                    "output": None if charge.output is None else list(charge.output),
+                }
+                for charge in self.charges
+            ],
+        }
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> "Ledger":
+        """Inverse of `to_json`; derived values are derived again, `check_store` compares them.
+
+        Raises:
+            UserError: Another schema.
+        """
+        if plain.get("schema") != SCHEMA:
+            raise UserError(f"a ledger of schema {plain.get('schema')}, this version reads {SCHEMA}")
+        ledger = cls(Budget(**(plain["budget"] | {"epsilon": float(plain["budget"]["epsilon"])})))
+        ledger.n, ledger.noise = plain["n"], plain["noise"]
+        for line in plain["charges"]:
+            fields = dict(line["mechanism"])
+            kind = _KINDS[fields.pop("kind")]
+            if "l2_clip_norm" in fields:
+                fields["l2_clip_norm"] = float(fields["l2_clip_norm"])
+            output = None if line["output"] is None else tuple(line["output"])
+            ledger.charges.append(
+                Charge(role=line["role"], mechanism=kind(**fields), complete=line["complete"], output=output)
+            )
+        return ledger
+
+
+def mechanism_fields(mechanism: GaussianMechanism) -> dict[str, Any]:
+    """The fields of a mechanism as plain data."""
+    plain: dict[str, Any] = _plain(dataclasses.asdict(mechanism))  # type: ignore[call-overload]
+    return plain
+
+
+def event_json(event: dp_accounting.DpEvent) -> dict[str, Any]:
+    """A `dp_accounting` event as plain data: ``kind`` is its class, ``of`` the event inside it.
+
+    >>> event_json(dp_accounting.PoissonSampledDpEvent(0.25, dp_accounting.GaussianDpEvent(2.0)))["of"]
+    {'kind': 'GaussianDpEvent', 'noise_multiplier': 2.0}
+    """
+    plain: dict[str, Any] = {"kind": type(event).__name__}
+    for name in attr.fields_dict(type(event)):
+        value = getattr(event, name)
+        if isinstance(value, dp_accounting.DpEvent):
+            plain["of"] = event_json(value)
+        else:
+            plain[name] = value
+    return plain
+
+
+def event_from_json(plain: Mapping[str, Any]) -> dp_accounting.DpEvent:
+    """Inverse of `event_json` for the events that mechanisms emit."""
+    fields = {key: value for key, value in plain.items() if key != "kind"}
+    if "of" in fields:
+        fields["event"] = event_from_json(fields.pop("of"))
+    return getattr(dp_accounting, plain["kind"])(**fields)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return "inf" if value == math.inf else value

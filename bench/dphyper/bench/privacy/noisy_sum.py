@@ -1,0 +1,99 @@
+"""The one implementation of "clip each row, sum, add noise"; every mechanism goes through it.
+
+What it guarantees: a row adds at most the clip norm to the sum in l2, in exact arithmetic and not only up to
+rounding. Rows are clipped in float64 a billionth below the bound, which is more than float64 can err for vectors
+up to nine million long, then truncated toward zero to multiples of a power of two, and summed as integers.
+Integer sums are exact, so that the sensitivity of a float sum (Casacuberta et al. 2022, arXiv:2207.10635) is no
+concern and neither the order of the records nor the chunks they came in can change a bit of the result. A row
+that is not finite counts as the zero vector: raising would tell that such a record exists.
+
+What it does not guarantee: that a row depends on one record only. That is the property of the function that made
+the rows; see `dphyper.bench.privacy.guards.record_wise`.
+
+Shapes: b rows of a chunk, k coordinates.
+"""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from dphyper.bench.privacy.budget import Relation
+from dphyper.bench.privacy.mechanisms import GaussianMechanism
+from dphyper.bench.privacy.noise import NoiseSource
+
+CLIP_MARGIN = 1e-9
+GRID_BITS = 40
+
+
+def clip_rows(rows_bk: Tensor, l2_clip_norm: float) -> Tensor:
+    """Scale each row down to an l2 norm of at most ``l2_clip_norm``.
+
+    Args:
+        rows_bk: (b, k) numbers of any floating type; a row with a NaN or an infinity becomes zero.
+        l2_clip_norm: C, above 0; ``inf`` leaves finite rows as they are.
+
+    Returns:
+        (b, k) float64; norms at most C. No intermediate value overflows, whatever the rows hold.
+
+    >>> clip_rows(torch.tensor([[3.0, 4.0], [0.3, 0.4], [float("nan"), 1.0]]), 1.0).norm(dim=1)
+    tensor([1.0000, 0.5000, 0.0000], dtype=torch.float64)
+    """
+    rows_bk = rows_bk.detach().to(torch.float64)
+    if rows_bk.shape[1] == 0:
+        return rows_bk
+    rows_bk = torch.where(rows_bk.isfinite().all(dim=1, keepdim=True), rows_bk, 0.0)
+    largest_b1 = rows_bk.abs().amax(dim=1, keepdim=True)
+    unit_bk = rows_bk / torch.where(largest_b1 > 0, largest_b1, 1.0)
+    norm_b1 = torch.linalg.vector_norm(unit_bk, dim=1, keepdim=True).clamp(min=1.0)
+    return unit_bk * torch.minimum(largest_b1, l2_clip_norm * (1 - CLIP_MARGIN) / norm_b1)
+
+
+def grid_step(l2_clip_norm: float) -> float:
+    """The power of two of which all clipped coordinates are made multiples, 2⁻⁴⁰ of the clip norm or less."""
+    return 2.0 ** (math.floor(math.log2(l2_clip_norm)) - GRID_BITS)
+
+
+def noisy_sum(
+    chunks: Iterable[Tensor],
+    dimension: int,
+    *,
+    mechanism: GaussianMechanism,
+    relation: Relation,
+    noise: NoiseSource,
+) -> Tensor:
+    """Clip the rows of all chunks, sum them, and add the mechanism's noise once.
+
+    Args:
+        chunks: (b, k) tensors, one row for each record; possibly none at all.
+        dimension: k.
+        mechanism: Gives the clip norm C, the count coordinate c and the standard deviation σ·√(C² + c²).
+        relation: Decides whether there is a count coordinate.
+        noise: Where the noise comes from.
+
+    Returns:
+        (k,) float64 on the CPU, or (k + 1,) with the noisy c·count last when there is a count coordinate. Its
+        sensitivity is ``mechanism.sensitivity(relation)``.
+    """
+    clip, count = mechanism.l2_clip_norm, mechanism.count_coordinate(relation)
+    std = mechanism.noise_std(relation)
+    length = dimension + (count > 0)
+    # Without a clip norm there is no grid, no noise and no privacy.
+    step = grid_step(clip) if math.isfinite(clip) else None
+    total_k = torch.zeros(length, dtype=torch.float64 if step is None else torch.int64)
+    for rows_bk in chunks:
+        row_bk = clip_rows(rows_bk, clip)
+        if count:
+            row_bk = torch.cat([row_bk, row_bk.new_full((len(row_bk), 1), count)], dim=1)
+        if step is not None:
+            row_bk = (row_bk / step).trunc().to(torch.int64)
+        total_k += row_bk.sum(dim=0).cpu()
+    if step is None:
+        return total_k
+    if std and noise.secure:
+        total_k += torch.from_numpy(noise.discrete_gaussian(length, std / step))
+    sum_k = total_k.to(torch.float64) * step
+    if std and not noise.secure:
+        sum_k += torch.from_numpy(noise.gaussian(length, std))
+    return sum_k

@@ -1,0 +1,246 @@
+"""The only door to private records.
+
+`PrivateData` hands out noisy sums and never a record. Each call charges the ledger first, then samples, clips,
+sums and adds noise with the parameters of the very mechanism that was charged. Records live in a closure, not in
+an attribute; every way in which code would read them by accident (indexing, iterating, attributes, ``vars``,
+``len``, ``repr``, pickling, conversion to an array) raises `PrivacyError`.
+
+What it does not guarantee: protection from a malicious callable. The functions given to the mechanisms see the
+records, as they must, and could stash them or treat records jointly. Methods are reviewed code, and the contract
+suite checks each of their functions for record-wiseness (`dphyper.bench.privacy.guards.record_wise`). A callable
+that raises, loops or allocates depending on a record is likewise outside the guarantee.
+
+Shapes: b records of a chunk, k embedding dimension, p parameters.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NoReturn
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dphyper.bench.errors import PrivacyError, UserError
+from dphyper.bench.privacy.budget import Relation
+from dphyper.bench.privacy.ledger import Ledger
+from dphyper.bench.privacy.mechanisms import GaussianMechanism, NoisyHistogram, OneShotMean, PoissonGradientSteps
+from dphyper.bench.privacy.noise import NoiseSource
+from dphyper.bench.privacy.noisy_sum import noisy_sum
+
+PerRecord = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MeanRelease:
+    """A released mean; everything in it may be published.
+
+    Attributes:
+        mean: (k,) float64, the noisy mean of the clipped vectors.
+        noise_std: Standard deviation of the noise on each coordinate of ``mean``, computed from what was
+            released: under add-or-remove-one the noisy count stands for the secret one.
+        count: The noisy count under add-or-remove-one (at least 1), else the public n.
+    """
+
+    mean: Tensor
+    noise_std: float
+    count: float
+
+
+class PrivateData:
+    """The only door to private records.
+
+    Args:
+        records: (N, ...) private records.
+        n: Nominal number of records, a constant of the design that depends on no record. Under zero-out and
+            replace-one it is public and equals N; under add-or-remove-one N is secret and n only sets the
+            denominator of gradient steps.
+        ledger: Charged before anything is drawn.
+        noise: Source of the noise and of the Poisson samples.
+        chunk_size: Records in each call of a per-record function; changes speed and memory only.
+
+    Raises:
+        UserError: n is not positive, or differs from N under a relation that makes it public.
+        PrivacyError: The ledger was bound to another n or noise source, or δ is not below 1/n.
+
+    >>> from dphyper.bench.privacy.budget import Budget
+    >>> from dphyper.bench.privacy.accounting import calibrate
+    >>> budget = Budget(epsilon=8.0, delta=1e-5, relation=Relation.ADD_OR_REMOVE_ONE)
+    >>> (mechanism,) = calibrate(budget, OneShotMean(l2_clip_norm=1.0))
+    >>> noise = NoiseSource.reproducible(0)
+    >>> private = PrivateData(torch.ones(1000, 2), n=1000, ledger=Ledger(budget), noise=noise)
+    >>> release = private.release_mean(lambda x: x / 2, mechanism, role="embedding")
+    >>> [round(x, 2) for x in release.mean.tolist()]
+    [0.5, 0.5]
+    """
+
+    __slots__ = ("_noisy_sums", "ledger", "n")
+
+    def __init__(
+        self,
+        records: NDArray[np.generic] | Tensor,
+        *,
+        n: int,
+        ledger: Ledger,
+        noise: NoiseSource,
+        chunk_size: int = 256,
+    ) -> None:
+        if n < 1:
+            raise UserError(f"n = {n}: expected at least 1 record")
+        if ledger.budget.relation is not Relation.ADD_OR_REMOVE_ONE and len(records) != n:
+            raise UserError(
+                f"{len(records)} records with n = {n}: under {ledger.budget.relation} the number is public, give it"
+            )
+        ledger.bind(n=n, noise=noise)
+        self.n = n
+        self.ledger = ledger
+        self._noisy_sums = _charged_sums(torch.as_tensor(records), ledger, noise, chunk_size)
+
+    def release_mean(self, embed: PerRecord, mechanism: OneShotMean, *, role: str) -> MeanRelease:
+        """Release the mean of one clipped vector for each record, once.
+
+        Args:
+            embed: Maps (b, ...) records to (b, k) vectors, each row a function of its own record only. It is
+                first called on one all-zero record, to learn k before anything is charged.
+            mechanism: Calibrated.
+            role: Name of the release in the ledger. If the ledger holds its output, this is returned and
+                nothing is drawn.
+
+        Returns:
+            The noisy mean. Under add-or-remove-one the noisy sum over the noisy count, jointly of sensitivity
+            √(C² + c²); else the noisy sum over the public n, of sensitivity C/n (zero-out) or 2C/n.
+
+        Raises:
+            PrivacyError: The budget would be exceeded, or the role was interrupted before.
+        """
+        relation = self.ledger.budget.relation
+        released = self._one_sum(embed, mechanism, role)
+        std = mechanism.noise_std(relation)
+        weight = mechanism.count_coordinate(relation)
+        if not weight:
+            return MeanRelease(mean=released / self.n, noise_std=std / self.n, count=float(self.n))
+        count = max(float(released[-1]) / weight, 1.0)
+        return MeanRelease(mean=released[:-1] / count, noise_std=std / count, count=count)
+
+    def release_histogram(self, vote: PerRecord, mechanism: NoisyHistogram, *, role: str) -> Tensor:
+        """Release the sum of the records' votes, once.
+
+        Args:
+            vote: Maps (b, ...) records to (b, bins) votes, each row a function of its own record only; rows of
+                norm above 1 are clipped.
+            mechanism: Calibrated.
+            role: As in `release_mean`.
+
+        Returns:
+            (bins,) float64 noisy sums; a bin may be negative.
+
+        Raises:
+            PrivacyError: As in `release_mean`.
+            UserError: A vote has not ``mechanism.bins`` entries.
+        """
+        return self._one_sum(vote, mechanism, role, dimension=mechanism.bins)
+
+    def gradient_steps(
+        self, per_example_gradient: PerRecord, mechanism: PoissonGradientSteps, *, role: str
+    ) -> Iterator[Tensor]:
+        """Charge T steps and return an iterator over their noisy mean gradients.
+
+        Each item is drawn when it is asked for, so that the function may use parameters that were updated with
+        the item before.
+
+        Args:
+            per_example_gradient: Maps (b, ...) records to (b, p) gradients, each row a function of its own
+                record only. It is first called on one all-zero record, to learn p before anything is charged,
+                and never on none.
+            mechanism: Calibrated.
+            role: Name of the release in the ledger.
+
+        Returns:
+            An iterator of T float64 (p,) tensors: clipped gradients of a Poisson sample, summed, plus noise of
+            standard deviation σ·C, over the expected batch size q·n. An empty sample gives noise.
+
+        Raises:
+            PrivacyError: The budget would be exceeded, or the role was charged before; now, not at the first
+                step.
+        """
+        expected_batch = mechanism.sampling_prob * self.n
+        return (sum_p / expected_batch for sum_p in self._noisy_sums(per_example_gradient, mechanism, role))
+
+    def _one_sum(
+        self, fn: PerRecord, mechanism: OneShotMean | NoisyHistogram, role: str, dimension: int | None = None
+    ) -> Tensor:
+        stored = self.ledger.output(role, mechanism)
+        if stored is not None:
+            return torch.tensor(stored, dtype=torch.float64)
+        return next(iter(self._noisy_sums(fn, mechanism, role, dimension)))
+
+    def __getattr__(self, name: str) -> NoReturn:
+        _refuse(f"the attribute '{name}'")
+
+    def __getitem__(self, key: object) -> NoReturn:
+        _refuse("a record")
+
+    def __iter__(self) -> NoReturn:
+        _refuse("the records one by one")
+
+    def __contains__(self, item: object) -> NoReturn:
+        _refuse("whether a record is among them")
+
+    def __len__(self) -> NoReturn:  # noqa: PLE0303
+        _refuse("the number of records (n is the nominal one)")
+
+    def __bool__(self) -> NoReturn:  # noqa: PLE0304
+        _refuse("a truth value")
+
+    def __repr__(self) -> NoReturn:
+        _refuse("a printed form")
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        _refuse("a copy or a pickle")
+
+
+def _refuse(what: str) -> NoReturn:
+    raise PrivacyError(
+        f"private data do not give {what}: use release_mean, release_histogram or gradient_steps, "
+        "which charge the ledger"
+    )
+
+
+def _charged_sums(
+    records: Tensor, ledger: Ledger, noise: NoiseSource, chunk_size: int
+) -> Callable[..., Iterator[Tensor]]:
+    """Close over the records; the function returned charges before it reads one, so that nothing can bypass it."""
+
+    def sums(fn: PerRecord, mechanism: GaussianMechanism, role: str, dimension: int | None = None) -> Iterator[Tensor]:
+        null_row = _rows(fn, records.new_zeros(1, *records.shape[1:]))
+        if dimension not in (None, null_row.shape[1]):
+            raise UserError(f"role '{role}': a record gives {null_row.shape[1]} numbers, expected {dimension}")
+        ledger.charge(mechanism, role)
+        return draw(fn, mechanism, role, null_row)
+
+    def draw(fn: PerRecord, mechanism: GaussianMechanism, role: str, null_row: Tensor) -> Iterator[Tensor]:
+        for step in range(1, mechanism.steps + 1):
+            sampled = torch.from_numpy(noise.uniform(len(records)) < mechanism.sampling_prob)
+            batch = records[sampled.to(records.device)]
+            total = noisy_sum(
+                (_rows(fn, batch[i : i + chunk_size]) for i in range(0, len(batch), chunk_size)),
+                null_row.shape[1],
+                mechanism=mechanism,
+                relation=ledger.budget.relation,
+                noise=noise,
+            )
+            if step == mechanism.steps:
+                ledger.complete(role, total.tolist() if mechanism.steps == 1 else None)
+            yield total.to(null_row.device)
+
+    return sums
+
+
+def _rows(fn: PerRecord, records: Tensor) -> Tensor:
+    rows = fn(records)
+    if rows.ndim != 2 or len(rows) != len(records):
+        raise UserError(
+            f"a per-record function gave shape {tuple(rows.shape)} for {len(records)} records: expected one row each"
+        )
+    return rows

@@ -1,0 +1,97 @@
+"""The privacy paragraph of a cell, in words that a paper can print.
+
+It says what the ledger says and how the hyper-parameters were chosen, and claims nothing that the ledger does not
+support. Whether the public data really were public, and free of the private records, is the author's to vouch
+for.
+"""
+
+import math
+
+from dphyper.bench.privacy.budget import Relation
+from dphyper.bench.privacy.ledger import Charge, Ledger
+from dphyper.bench.privacy.mechanisms import NoisyHistogram, OneShotMean
+from dphyper.bench.specs import Cell
+
+_RELATIONS = {
+    Relation.ADD_OR_REMOVE_ONE: "differ by the addition or removal of one record (the number of records is secret)",
+    Relation.ZERO_OUT: "differ by one record being replaced with a null record (the number of records is public)",
+    Relation.REPLACE_ONE: "differ by the replacement of one record (the number of records is public)",
+}
+_SELECTIONS = {
+    "fixed": "All hyper-parameters were fixed in advance, at no privacy cost.",
+    "tuned_public": "Hyper-parameters were chosen on public tasks held out for tuning, at no privacy cost.",
+    "tuned_private": "Hyper-parameters were chosen on the private records; the trials are charged in the ledger.",
+    "non_private": "Hyper-parameters were chosen on the private records without accounting, which the guarantee does "
+    "not cover.",
+}
+_NOISE = {
+    "continuous": "The noise is drawn in float64 from the operating system's entropy.",
+    "discrete": "The noise is an exact discrete Gaussian on a grid, drawn from the operating system's entropy.",
+}
+
+
+def privacy_statement(cell: Cell, ledger: Ledger, selection: str, public_data: str) -> str:
+    """Unit, relation, ε, δ, mechanism, noise, what was public, and how hyper-parameters were chosen.
+
+    Args:
+        cell: The cell that the ledger belongs to.
+        ledger: Of the finished run.
+        selection: ``fixed``, ``tuned_public``, ``tuned_private`` or ``non_private``.
+        public_data: What the public stages were trained on, as a noun phrase.
+
+    Returns:
+        One paragraph. Without a guarantee (ε = ∞, reproducible noise, non-private selection) it begins with
+        "No privacy guarantee".
+    """
+    relation = ledger.budget.relation
+    spent = ledger.spent()
+    public = f"Taken as public: {public_data}, the model architecture, all hyper-parameters, " + (
+        "and the expected batch size." if relation is Relation.ADD_OR_REMOVE_ONE else f"and n = {cell.n}."
+    )
+    chosen = _SELECTIONS[selection]
+    if not ledger.charges:
+        return f"The output depends on no private record (ε = 0). {public} {chosen}"
+    used = " ".join(_describe(charge, ledger) for charge in ledger.charges)
+    why = ""
+    if math.isinf(spent):
+        why = "private records were used without noise"
+    elif not ledger.private:
+        why = "the noise can be computed again from a seed"
+    elif selection == "non_private":
+        why = "hyper-parameters were chosen on the private records without accounting"
+    if why:
+        return f"No privacy guarantee: {why}. {used} {public} {chosen}"
+    return (
+        f"The output is (ε = {spent:.3g}, δ = {ledger.budget.delta:g})-differentially private with respect to one "
+        f"record: two data sets are neighbours if they {_RELATIONS[relation]}. {used} Accounting: privacy-loss "
+        "distributions or the exact Gaussian formula, confirmed by a second accountant. "
+        f"{_NOISE[(ledger.noise or {})['sampler']]} {public} {chosen}"
+    )
+
+
+def _describe(charge: Charge, ledger: Ledger) -> str:
+    mechanism, relation = charge.mechanism, ledger.budget.relation
+    match mechanism:
+        case OneShotMean():
+            joint = " jointly with their number" if mechanism.count_coordinate(relation) else ""
+            what = f"the sum of per-record vectors clipped to l2 norm {mechanism.l2_clip_norm:g}, once{joint}"
+        case NoisyHistogram():
+            what = f"a histogram of {mechanism.bins} bins of per-record votes of l2 norm at most 1, once"
+        case _:
+            sample = (
+                f"over Poisson samples of rate {mechanism.sampling_prob:g}"
+                if mechanism.sampling_prob < 1
+                else "over all records"
+            )
+            what = (
+                f"{mechanism.steps} sums of per-example gradients clipped to l2 norm {mechanism.l2_clip_norm:g}, "
+                f"{sample}"
+            )
+    sigma, std = mechanism.noise_multiplier, mechanism.noise_std(relation)
+    noise = (
+        f"with Gaussian noise of standard deviation {std:.4g} on each coordinate (noise multiplier {sigma:.4g}; "
+        f"l2 sensitivity {mechanism.sensitivity(relation):.4g})"
+        if std
+        else "without noise"
+    )
+    return f"Released ({charge.role}): {what}, {noise}."
