@@ -2,16 +2,27 @@
 
 import json
 import math
+import re
+import subprocess
+import sys
 from collections.abc import Callable
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
+from scipy import stats
 
+from dphyper.bench.errors import UserError
 from dphyper.bench.specs import Cell
 from dphyper.bench.store import SCHEMA, Row, Store
+from dphyper.reports.aggregate import ALL, Section, aggregate, load, sections
+from dphyper.reports.page import write_report
+from dphyper.reports.tables import results, versus
+from dphyper.reports.verdict import differences, verdict
 
 EPSILONS = (1.0, 4.0, 16.0)
 PRIVATE, TUNING = ("dark_umbrella", "kettle"), ("chair",)
@@ -72,3 +83,354 @@ def fill(store: Store, level: Level, seeds: int = 3, **changes: Any) -> Store:
                         noise = (0.0, 1.0, -0.7)[(seed + m) % 3]
                         add(store, cell, split, level(method, epsilon) + 3 * t + noise, **changes)
     return store
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The winning store, with a failed cell, an unknown method of one seed and a non-private ε = ∞ of DP-SGD."""
+    store = fill(Store(tmp_path_factory.mktemp("store")), winning)
+    add(store, Cell(task="kettle", method="dp_sgd", seed=9), "private", 0.0, status="failed", error="boom <b> & more")
+    for task in PRIVATE:
+        add(store, Cell(task=task, method="my_method", epsilon=4.0), "private", 10.0)
+        lost = {"private": False, "selection": "non_private"}
+        add(store, Cell(task=task, method="dp_sgd", epsilon=math.inf), "private", 1.0, **lost)
+    return store
+
+
+@pytest.fixture(scope="module")
+def section(store: Store) -> Section:
+    (section,) = sections(load(store))
+    return section
+
+
+@pytest.fixture(scope="module")
+def report(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_report(store, tmp_path_factory.mktemp("report"))
+
+
+def only(store: Store) -> Section:
+    (section,) = sections(load(store))
+    return section
+
+
+def point(frame: pd.DataFrame, **where: Any) -> pd.Series:  # type: ignore[type-arg]
+    (row,) = (row for _, row in frame.iterrows() if all(row[key] == value for key, value in where.items()))
+    return row
+
+
+def told(section: Section, title: str) -> str:
+    (paragraph,) = (p for p in verdict(section, differences(section)) if p.title == title)
+    return "\n".join(f"{line.tone}: {line.text}" for line in paragraph.lines)
+
+
+# --- statistics
+
+
+def test_means_and_intervals_agree_with_a_computation_by_hand(section: Section) -> None:
+    values = [42.0 + 3 + noise for noise in (0.0, 1.0, -0.7)]
+    row = point(aggregate(section.values), metric="fid", task="kettle", method="hypernetwork", epsilon=4.0)
+    low, high = stats.t.interval(0.95, 2, np.mean(values), np.std(values, ddof=1) / math.sqrt(3))
+    assert (row["mean"], row["low"], row["high"], row["seeds"]) == pytest.approx((np.mean(values), low, high, 3))
+    assert row["half"] == pytest.approx(4.302652729911275 * np.std(values, ddof=1) / math.sqrt(3))
+
+
+def test_the_mean_over_tasks_is_taken_inside_each_seed_first(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    # Both tasks move together, so averaging rows (n = 4) or tasks last would give other intervals.
+    for seed, base in enumerate((10.0, 20.0)):
+        for offset, task in enumerate(PRIVATE):
+            add(store, Cell(task=task, method="dp_sgd", seed=seed), "private", base + offset)
+    add(store, Cell(task="kettle", method="dp_sgd", seed=2), "private", 1000.0)  # the other task did not finish
+    row = point(aggregate(only(store).values), metric="fid", task=ALL, method="dp_sgd")
+    assert (row["mean"], row["seeds"]) == (15.5, 2)
+    assert row["half"] == pytest.approx(stats.t.ppf(0.975, 1) * 10 / math.sqrt(2) / math.sqrt(2))
+
+
+def test_one_seed_has_no_interval_and_is_shown_so(store: Store, section: Section) -> None:
+    row = point(aggregate(section.values), metric="fid", task=ALL, method="my_method")
+    assert row["mean"] == 10.0
+    assert math.isnan(row["half"])
+    table = results(section, "private", [ALL], "tab:x")
+    assert table.cells.loc[("Private methods", "my_method"), "ε = 4"] == "10.0 ± n/a"
+    # It is the lowest number of its column, yet without an interval it is not bold.
+    assert not table.bold.loc[("Private methods", "my_method")].any()
+
+
+def test_real_versus_real_is_a_series_of_its_own(section: Section) -> None:
+    row = point(aggregate(section.values), metric="fid", task="kettle", method="real_versus_real")
+    assert (row["mean"], row["seeds"], row["private"]) == (pytest.approx(5.1), 4 - 1, False)
+
+
+def test_k_is_chosen_on_tuning_tasks_never_on_private_ones(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for k, tuning, private in ((4, 10.0, 90.0), (16, 50.0, 1.0)):
+        for split, task, fid in (("tuning", "chair", tuning), ("private", "kettle", private)):
+            cell = Cell(task=task, embedding_dim=k)
+            add(store, cell, split, fid, embedding_dim=k, selection="fixed")
+    section = only(store)
+    assert section.tuned_k == {"hypernetwork": 4}
+    assert {*section.values.query("role == 'method'")["embedding_dim"]} == {4}
+    assert {*section.values.query("role == 'method'")["selection"]} == {"tuned_public"}  # the choice was a tuning
+    assert {*section.every_k.query("role == 'method'")["embedding_dim"]} == {4, 16}
+
+
+def test_search_trials_on_tuning_tasks_are_left_out_and_counted(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for rate in (0.1, 0.2):
+        add(store, Cell(task="chair", method="dp_sgd", options={"rate": rate}), "tuning", 100 * rate)
+    add(store, Cell(task="kettle", method="dp_sgd", options={"rate": 0.2}), "private", 1.0)
+    section = only(store)
+    assert section.trials == 1
+    assert point(section.values, metric="fid", task="chair", role="method")["value"] == 20.0
+
+
+def test_two_settings_of_one_method_are_two_series(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for rate in (0.1, 0.2):
+        add(store, Cell(task="kettle", method="dp_sgd", options={"rate": rate, "x": 1}), "private", rate)
+    assert {*only(store).values.query("role == 'method'")["variant"]} == {"rate=0.1", "rate=0.2"}
+
+
+@pytest.mark.parametrize("field", ["protocol", "relation", "base_hash", "delta", "n"])
+def test_rows_that_cannot_be_compared_are_in_different_sections(tmp_path: Path, field: str) -> None:
+    store = Store(tmp_path)
+    add(store, Cell(task="kettle"), "private", 1.0)
+    add(store, Cell(task="kettle", seed=1), "private", 2.0)
+    assert len([*sections(load(store))]) == 1
+    add(store, Cell(task="kettle", seed=2), "private", 3.0, **{field: {"delta": 1e-6, "n": 64}.get(field, "other")})
+    assert [len(section.rows) for section in sections(load(store))] in ([1, 2], [2, 1])
+
+
+# --- tables
+
+
+def test_bold_is_the_best_private_number_and_its_ties_only(tmp_path: Path) -> None:
+    def level(method: str, epsilon: float) -> float:
+        return {"hypernetwork": 50.0, "dp_sgd": 51.0}.get(method) or LEVEL[method]
+
+    table = results(only(fill(Store(tmp_path), level)), "private", [ALL], "tab:x")
+    bold = {method for (_, method), row in table.bold.iterrows() if row["ε = 1"]}
+    # Noise of ±1 hides a difference of 1 but not one of 10; the two lowest numbers are not private.
+    assert bold == {"Hypernetwork, k = 8", "DP-SGD", "Public mean, k = 8"}
+    assert table.cells.loc[("Ceiling: no privacy", "Non-private LoRA†"), "ε = 1"].endswith("†")
+
+
+def test_a_clear_winner_is_bold_alone_and_infinity_has_no_bold(section: Section) -> None:
+    table = results(section, "private", [ALL], "tab:x")
+    assert [method for (_, method), row in table.bold.iterrows() if row["ε = 1"]] == ["Hypernetwork, k = 8"]
+    assert table.cells.loc[("Private methods", "DP-SGD†"), "ε = ∞"] == "1.0 ± n/a†"
+    assert not table.bold["ε = ∞"].any()
+
+
+def test_latex_is_balanced_booktabs_and_escaped_once(section: Section) -> None:
+    gaps = differences(section)
+    for table in (
+        results(section, "private", [ALL], "tab:x"),
+        results(section, "private", section.tasks("private"), "tab:x"),
+        versus(section, gaps, "private", "tab:x"),
+    ):
+        text = table.to_latex()
+        for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\caption{", r"\label{tab:x}"):
+            assert rule in text
+        assert text.count("{") == text.count("}")
+        assert text.count(r"\begin{") == text.count(r"\end{")
+        assert text.count("$") % 2 == 0
+        assert r"add\_or\_remove\_one" in text
+        assert not re.search(r"(?<!\\)_|\\\\_|[εδσ±†∞−]", text)
+    assert r"\bfseries 43.6 \textpm{} 2.1" in results(section, "private", [ALL], "tab:x").to_latex()
+
+
+def test_captions_name_the_conditions(section: Section) -> None:
+    caption = results(section, "private", [ALL], "tab:x").caption
+    for part in (
+        "FD (EfficientNet-Lite0)",
+        "500 generated",
+        "372 held-out",
+        "δ = 1e-05",
+        "0123456789abcdef",
+        "n = 128",
+    ):
+        assert part in caption
+
+
+def test_markdown_has_one_line_for_each_method(section: Section) -> None:
+    lines = results(section, "private", [ALL], "tab:x").to_markdown().splitlines()
+    widths = {line.count("|") for line in lines if line.startswith("|")}
+    assert len(widths) == 1
+    assert any("**43.6 ± 2.1**" in line and "Hypernetwork" in line for line in lines)
+
+
+# --- verdicts
+
+
+def test_a_losing_hypernetwork_is_said_to_lose(tmp_path: Path) -> None:
+    section = only(fill(Store(tmp_path), losing))
+    assert "bad: " in told(section, "In short")
+    assert "good: " not in told(section, "In short")
+    losses = told(section, "Where the hypernetwork loses")
+    assert "kettle: worse than DP-SGD (tuned on public tasks), by 20.0 ± 3.7 at ε = 1" in losses
+    assert "kettle: worse than Public mean, k = 8 (fixed), by 40.0 ± 3.7 at ε = 1" in losses
+
+
+def test_a_winning_hypernetwork_is_not(section: Section) -> None:
+    assert (
+        "Hypernetwork, k = 8 (tuned on public tasks) against Public only (fixed), over 6 pairs of task and ε: "
+        in told(section, "In short")
+    )
+    assert "worse" not in told(section, "In short")
+    assert told(section, "Where the hypernetwork loses").startswith("open: No comparison")
+
+
+def test_learning_is_judged_on_tuning_tasks(section: Section, tmp_path: Path) -> None:
+    assert told(section, "Does the hypernetwork learn?").startswith("good: Yes")
+
+    def level(method: str, epsilon: float) -> float:
+        return 50.5 if method == "hypernetwork_sigma0" else winning(method, epsilon)
+
+    assert told(only(fill(Store(tmp_path), level)), "Does the hypernetwork learn?").startswith("open: Not shown")
+
+
+def test_missing_rows_are_named(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for seed in range(3):
+        add(store, Cell(task="kettle", seed=seed), "private", 10.0 + seed)
+    assert told(only(store), "In short").count("not run in 1") == 3
+    assert "no finished row on a tuning task" in told(only(store), "Does the hypernetwork learn?")
+    assert "no seed of nonprivate_lora" in told(only(store), "Sanity")
+
+
+def test_sanity_flags_overspending_and_the_impossible(tmp_path: Path, section: Section) -> None:
+    store = fill(Store(tmp_path), winning, seeds=2, fid_floor=55.0)
+    add(store, Cell(task="kettle", seed=5, embedding_dim=8), "private", 42.0, epsilon_spent=1.1)
+    assert "bad: Rows that spent more than their budget: 1" in told(only(store), "Sanity")
+    assert "bad: Below real versus real" in told(only(store), "Sanity")
+    assert "good: No row spent more" in told(section, "Sanity")
+
+
+def test_a_paired_difference_is_the_t_interval_of_the_pairs(section: Section) -> None:
+    row = point(differences(section), metric="fid", task="kettle", epsilon=1.0, rival_method="dp_sgd")
+    pairs = np.array([(42 + a) - (70 + b) for a, b in zip((0, 1, -0.7), (1, -0.7, 0), strict=True)])
+    low, high = stats.ttest_1samp(pairs, 0).confidence_interval(0.95)
+    assert (row["difference"], row["low"], row["high"]) == pytest.approx((pairs.mean(), low, high))
+    assert row["verdict"] == "better"
+
+
+# --- the page
+
+
+class Loads(HTMLParser):
+    """Collects what a browser would fetch, and the text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name in {"src", "href", "srcset", "data", "action", "poster"} and value:
+                self.found.append(value)
+
+    def handle_data(self, data: str) -> None:
+        if self.cdata_elem is None:
+            self.text += data
+        elif self.cdata_elem == "style":
+            self.found += re.findall(r"url\(\W*([^)]*)|@import\s+(\S+)", data)
+
+
+def test_the_page_loads_nothing_from_outside(report: Path) -> None:
+    page = report.read_text()
+    found = Loads(page).found
+    assert len(found) > 50
+    assert [value[:60] for value in found if not value.startswith(("data:", "#"))] == []
+    assert "default-src 'none'" in page
+    assert Loads('<img src="http://x/y.png">').found == ["http://x/y.png"]
+
+
+def test_the_page_shows_all_its_parts(report: Path) -> None:
+    text = Loads(report.read_text()).text
+    for part in (
+        "Where the hypernetwork loses", "Does the hypernetwork learn?", "FD (EfficientNet-Lite0) against ε",
+        "Failed cells: 1", "boom <b> & more", "Real versus real", "c0ffee", "two cores", "dp_sgd at ε = 4.0",
+        "Not drawn: no method ran with more than one k", "dark_umbrella", "tuned on public tasks",
+    ):  # fmt: skip
+        assert part in text
+    assert not re.search(r"(?<!-)\bFID\b", text)
+
+
+def test_every_file_is_written(report: Path) -> None:
+    (folder,) = (path for path in report.parent.iterdir() if path.is_dir())
+    names = {path.name for path in folder.iterdir()}
+    assert names >= {
+        "fid_vs_epsilon.pdf", "fid_vs_epsilon.png", "fid_vs_epsilon_tuning.pdf", "samples_kettle.png", "numbers.csv",
+        "differences.csv", "private_main.tex", "private_main.md", "private_tasks.tex", "private_differences.tex",
+    }  # fmt: skip
+    assert "fid_vs_embedding_dim.pdf" not in names
+    assert b"/FontFile2" in (folder / "fid_vs_epsilon.pdf").read_bytes()  # TrueType, embedded
+    numbers = pd.read_csv(folder / "numbers.csv").query("metric == 'fid' and task == 'kettle'")
+    unrounded = 60 + 3 + (0.0 + 1.0 - 0.7) / 3
+    assert numbers.query("method == 'public_only'")["mean"].item() == pytest.approx(unrounded, abs=1e-9)
+    assert len(pd.read_csv(report.parent / "rows.csv")) == 90 + 1 + 4
+
+
+def test_a_sweep_over_k_is_drawn(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    for k in (4, 16):
+        for seed in range(2):
+            add(store, Cell(task="kettle", embedding_dim=k, seed=seed), "private", 10.0 + seed, embedding_dim=k)
+    write_report(store, tmp_path / "out")
+    assert [*(tmp_path / "out").glob("*/fid_vs_embedding_dim.pdf")]
+
+
+def test_different_protocols_never_share_a_folder(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    add(store, Cell(task="kettle"), "private", 11.0)
+    add(store, Cell(task="kettle", seed=1), "private", 77.0, protocol="other", extractor="inception")
+    page = write_report(store, tmp_path / "out")
+    tables = [path.read_text() for path in (tmp_path / "out").glob("*/private_main.md")]
+    assert len(tables) == 2
+    assert [("11.0" in table, "77.0" in table, "| FID" in table) for table in tables].count((True, True, False)) == 0
+    assert "Numbers of different sections must not be compared" in Loads(page.read_text()).text
+
+
+def test_a_store_of_failures_only_still_has_a_page(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    add(store, Cell(task="kettle"), "private", 0.0, status="failed", error="ValueError: no luck")
+    text = Loads(write_report(store, tmp_path / "out").read_text()).text
+    assert "ValueError: no luck" in text
+    assert "No cell has finished yet" in text
+
+
+def test_user_errors(tmp_path: Path, store: Store) -> None:
+    with pytest.raises(UserError, match="has no row"):
+        write_report(Store(tmp_path / "empty"), tmp_path / "out")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="is a file: name a folder"):
+        write_report(store, tmp_path / "file")
+
+
+def test_the_report_needs_no_torch(tmp_path: Path) -> None:
+    add(Store(tmp_path / "store"), Cell(task="kettle"), "private", 1.0)
+    code = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"torch", "lightning", "wandb", "diffusers", "cleanfid", "PyQt6"}:
+            raise ImportError("blocked: " + name)
+sys.meta_path.insert(0, Block())
+try:
+    import torch
+except ImportError as error:
+    assert "blocked" in str(error)
+else:
+    raise SystemExit("the block does not block")
+from pathlib import Path
+from dphyper.bench.store import Store
+from dphyper.reports.page import write_report
+print(write_report(Store(sys.argv[1]), Path(sys.argv[2])))
+"""
+    run = [sys.executable, "-c", code, str(tmp_path / "store"), str(tmp_path / "out")]
+    done = subprocess.run(run, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith("index.html")

@@ -96,14 +96,22 @@ class Section:
         return sorted(self.values.loc[self.values["role"] == "method", "epsilon"].unique()) or [math.inf]
 
     def tasks(self, split: str) -> list[str]:
-        """`ALL` and then the tasks of a split, by name; empty when the split has no row."""
-        found = sorted(self.rows.loc[self.rows["split"] == split, "task"].unique())
-        return [ALL, *found] if found else []
+        """The tasks of a split, by name."""
+        return sorted(self.rows.loc[self.rows["split"] == split, "task"].unique())
+
+    def shown(self, split: str) -> list[str]:
+        """What to show of a split: `ALL`, where there are several tasks, and then each task."""
+        tasks = self.tasks(split)
+        return [ALL, *tasks] if len(tasks) > 1 else tasks
 
     def title(self, split: str, task: str) -> str:
         """A task in print."""
-        count = len(self.tasks(split)) - 1
-        return f"Mean of {count} {split} task{'s' * (count > 1)}" if task == ALL else task
+        return f"Mean of {len(self.tasks(split))} {split} tasks" if task == ALL else task
+
+    @property
+    def distances(self) -> "pd.Series[float]":
+        """All Fréchet distances of the section."""
+        return self.values.loc[self.values["metric"] == "fid", "value"]
 
     @property
     def extractor(self) -> str:

@@ -25,10 +25,11 @@ def chart(section: Section) -> dict[str, Any]:
     ends = (finite[0] / 1.25, 1.25 * max(place.values()))
     choices = []
     for split in ("private", "tuning"):
-        for task in section.tasks(split):
+        for task in section.shown(split):
             own = points[(points["split"] == split) & (points["task"] == task)]
             traces = {metric: _traces(own[own["metric"] == metric], place, ends) for metric in METRICS}
-            choices.append({"title": section.title(split, task), "split": split, "traces": traces})
+            title = section.title(split, task)
+            choices.append({"title": title if split in title else f"{title} ({split})", "traces": traces})
     return {
         "ticks": [*place.values()],
         "labels": [epsilon(value) for value in place],

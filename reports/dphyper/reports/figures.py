@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from dphyper.reports.aggregate import Section, aggregate
 from dphyper.reports.samples import Strip
@@ -55,17 +56,13 @@ def _canvas(path: Path, panels: int, columns: int = 3) -> Iterator[tuple[Figure,
             figure.savefig(path.with_suffix(f".{kind}"))
 
 
-def _panels(section: Section, split: str) -> list[str]:
-    """The tasks of a split, `ALL` among them only when there are several."""
-    tasks = section.tasks(split)
-    return tasks if len(tasks) > 2 else tasks[1:]
-
-
 def _legend(figure: Figure, axes: list[Axes]) -> None:
     handles: dict[str, Any] = {}
     for ax in axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
+    # matplotlib lists bare lines first, but the methods are what a reader looks for.
+    handles = dict(sorted(handles.items(), key=lambda item: isinstance(item[1], Line2D)))
     figure.legend([*handles.values()], [*handles], loc="outside lower center", ncols=1 if len(axes) == 1 else 2)
 
 
@@ -81,7 +78,7 @@ def distance_vs_epsilon(section: Section, split: str, path: Path) -> bool:
     """One panel for each task of a split and one for their mean; False, and no file, when it has no row."""
     points = named(aggregate(section.values))
     points = points[(points["metric"] == "fid") & (points["split"] == split)]
-    tasks = _panels(section, split)
+    tasks = section.shown(split)
     if not tasks:
         return False
     finite = [value for value in section.epsilons if math.isfinite(value)] or [1.0]
@@ -123,7 +120,7 @@ def distance_vs_embedding_dim(section: Section, path: Path) -> bool:
     points = named(aggregate(section.every_k))
     points = points[(points["metric"] == "fid") & (points["split"] == "private") & (points["embedding_dim"] > 0)]
     several = points.groupby("method")["embedding_dim"].transform("nunique") > 1
-    points, tasks = points[several], _panels(section, "private")
+    points, tasks = points[several], section.shown("private")
     if points.empty:
         return False
     budgets = sorted(points.loc[points["role"] == "method", "epsilon"].unique())

@@ -19,7 +19,7 @@ from dphyper.bench.errors import UserError
 from dphyper.bench.specs import content_hash
 from dphyper.bench.store import Store
 from dphyper.reports import figures, tables
-from dphyper.reports.aggregate import ALL, Section, aggregate, load, sections
+from dphyper.reports.aggregate import Section, aggregate, load, sections
 from dphyper.reports.chart import chart
 from dphyper.reports.samples import strips
 from dphyper.reports.style import digits, distance, epsilon, look, named
@@ -106,7 +106,7 @@ def _facts(section: Section) -> list[tuple[str, str]]:
         ("δ", f"{key['delta']:g}"),
         ("Relation", key["relation"].replace("_", " ")),
         ("Private records n", str(key["n"])),
-        ("Tasks", f"{len(section.tasks('private')[1:])} private, {len(section.tasks('tuning')[1:])} tuning"),
+        ("Tasks", f"{len(section.tasks('private'))} private, {len(section.tasks('tuning'))} tuning"),
         ("Seeds", str(rows["seed"].nunique())),
         ("Images", f"{tables.counts(rows['num_images'])} against {tables.counts(rows['num_reference'])}"),
         ("Real versus real at", f"{tables.counts(rows['floor_images'])} images"),
@@ -144,31 +144,35 @@ def _figures(section: Section, folder: Path) -> list[dict[str, Any]]:
 def _tables(section: Section, gaps: pd.DataFrame, folder: Path) -> list[dict[str, Any]]:
     written = []
     for split in ("private", "tuning"):
-        tasks = section.tasks(split)
-        if not tasks:
-            continue
+        shown = section.shown(split)
         label = f"tab:{folder.name}-{split}"
-        made = [
-            (f"All {split} tasks", f"{split}_main", tables.results(section, split, [ALL], f"{label}-main")),
-            (f"Each {split} task", f"{split}_tasks", tables.results(section, split, tasks[1:], f"{label}-tasks")),
-        ]
+        made = []
+        if shown:
+            table = tables.results(section, split, shown[:1], f"{label}-main")
+            made.append((section.title(split, shown[0]), f"{split}_main", table))
+        if shown[1:]:
+            table = tables.results(section, split, shown[1:], f"{label}-tasks")
+            made.append((f"Each {split} task", f"{split}_tasks", table))
         if ((gaps["split"] == split) & (gaps["metric"] == "fid")).any():
-            title = f"What the hypernetwork gains, {split} tasks"
-            table = tables.versus(section, gaps, split, tasks, f"{label}-differences")
-            made.append((title, f"{split}_differences", table))
+            table = tables.versus(section, gaps, split, f"{label}-differences")
+            made.append((f"The hypernetwork minus other methods, {split} tasks", f"{split}_differences", table))
         for title, file, table in made:
             (folder / f"{file}.tex").write_text(table.to_latex(), encoding="utf-8")
             (folder / f"{file}.md").write_text(table.to_markdown(), encoding="utf-8")
             links = [_link(folder / f"{file}.tex"), _link(folder / f"{file}.md")]
-            shown = {"title": title, "html": table.to_html(), "caption": table.caption, "links": links}
-            written.append({**shown, "open": file == "private_main"})
+            written.append(
+                {
+                    "title": title, "html": table.to_html(), "caption": table.caption, "links": links,
+                    "open": file == "private_main",
+                }
+            )  # fmt: skip
     return written
 
 
 def _tasks(section: Section) -> list[dict[str, Any]]:
     """What is known of each task without any method."""
     rows = section.rows
-    decimals = digits(rows["fid"])
+    decimals = digits(section.distances)
     return [
         {
             "task": task, "split": split, "family": part["family"].iloc[0], "distance": part["distance"].iloc[0],
@@ -183,7 +187,7 @@ def _tasks(section: Section) -> list[dict[str, Any]]:
 def _galleries(store: Store, section: Section, folder: Path) -> list[dict[str, Any]]:
     found = []
     for split in ("private", "tuning"):
-        for task in section.tasks(split)[1:]:
+        for task in section.tasks(split):
             shown = strips(store, section, task)
             if not shown:
                 continue

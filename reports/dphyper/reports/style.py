@@ -69,19 +69,20 @@ def epsilon(value: float) -> str:
 def number(mean: float, half: float, digits: int) -> str:
     """Mean ± half width; an interval that one seed cannot give is shown as such.
 
-    >>> number(12.34, 0.56, 1), number(12.34, math.nan, 1)
-    ('12.3 ± 0.6', '12.3 ± n/a')
+    >>> number(-12.34, 0.56, 1), number(12.34, math.nan, 1)
+    ('−12.3 ± 0.6', '12.3 ± n/a')
     """
-    return f"{mean:.{digits}f} ± " + ("n/a" if math.isnan(half) else f"{half:.{digits}f}")
+    return f"{mean:.{digits}f} ± {'n/a' if math.isnan(half) else f'{half:.{digits}f}'}".replace("-", "−")
 
 
-def digits(means: "pd.Series[float]") -> int:
-    """Decimals that give a typical number of a table three significant digits.
+def digits(values: "pd.Series[float]") -> int:
+    """Decimals that give a typical number three significant digits.
 
-    >>> digits(pd.Series([48.2, 51.0])), digits(pd.Series([0.013, 0.02]))
-    (1, 4)
+    >>> digits(pd.Series([48.2, 51.0])), digits(pd.Series([0.013, 0.02])), digits(pd.Series([0.0]))
+    (1, 4, 1)
     """
-    return max(0, 2 - math.floor(math.log10(means.abs().median() or 1)))
+    typical = values.abs().median()
+    return max(0, 2 - math.floor(math.log10(typical))) if typical > 0 else 1
 
 
 def name(point: Any) -> str:
@@ -111,6 +112,6 @@ def named(points: pd.DataFrame) -> pd.DataFrame:
     names, qualifiers = [name(row) for row in rows], [qualifier(row) for row in rows]
     series = [f"{first} ({second})" for first, second in zip(names, qualifiers, strict=True)]
     points = points.assign(name=names, qualifier=qualifiers, series=series)
-    points = points.assign(_role=points["role"].map([*ROLES].index), _rank=rank)
-    order = ["_role", "_rank", "method", "embedding_dim", "series", "epsilon"]
-    return points.sort_values(order, ignore_index=True).drop(columns=["_role", "_rank"])
+    points = points.assign(_role=points["role"].map([*ROLES].index), _rank=rank, _open=~points["private"])
+    order = ["_role", "_rank", "method", "_open", "embedding_dim", "series", "epsilon"]
+    return points.sort_values(order, ignore_index=True).drop(columns=["_role", "_rank", "_open"])

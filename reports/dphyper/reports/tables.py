@@ -104,7 +104,7 @@ def results(section: Section, split: str, tasks: list[str], label: str) -> Table
     values = at_every_epsilon(section)
     values = values[(values["metric"] == "fid") & (values["split"] == split) & values["task"].isin(tasks)]
     bold, points = best(values), named(aggregate(values))
-    decimals = digits(points["mean"])
+    decimals = digits(section.distances)
     points["cell"] = [number(row.mean, row.half, decimals) + DAGGER * (not row.private) for row in records(points)]
     points["bold"] = [key in bold for key in points[["metric", *POINT]].itertuples(index=False, name=None)]
     points["Method"] = points["name"] + np.where(points["private"], "", DAGGER)
@@ -138,10 +138,12 @@ def results(section: Section, split: str, tasks: list[str], label: str) -> Table
     )
 
 
-def versus(section: Section, gaps: pd.DataFrame, split: str, tasks: list[str], label: str) -> Table:
+def versus(section: Section, gaps: pd.DataFrame, split: str, label: str) -> Table:
     """The paired differences of `verdict.differences` with their verdicts in words; one row for each."""
+    tasks = section.shown(split)
     shown = gaps[(gaps["metric"] == "fid") & (gaps["split"] == split) & gaps["task"].isin(tasks)]
-    decimals = digits(shown["difference"])
+    shown = shown.sort_values("task", key=lambda task: task.map(tasks.index), kind="stable")
+    decimals = digits(section.distances)
     several = shown["series"].nunique() > 1
     index = pd.MultiIndex.from_arrays(
         [

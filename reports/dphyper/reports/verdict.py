@@ -38,20 +38,22 @@ class Paragraph(NamedTuple):
 def word(gap: Interval) -> str:
     """The verdict on a paired difference of distances, lower being better.
 
-    >>> word(Interval(-3.0, 1.0, 5)), word(Interval(-3.0, 4.0, 5)), word(Interval(-3.0, math.nan, 1))
+    >>> word(Interval(-3.0, 1.0, 5)), word(Interval(-3.0, 4.0, 5)), word(Interval(-3.0, float("nan"), 1))
     ('better', 'no difference shown', 'one seed, no interval')
     """
     return {0: NOT_RUN, 1: ONE_SEED}.get(gap.seeds, {-1: BETTER, 0: TIED, 1: WORSE}[gap.sign])
 
 
 def differences(section: Section) -> pd.DataFrame:
-    """The hypernetwork minus each rival, paired by seed: one row for each metric, task, ε and pair of series.
+    """The hypernetwork minus each rival, paired by seed: one row for each metric, task, finite ε and
+    pair of series.
 
     Rivals are `RIVALS` and every other private method of the section. Columns: ``metric``, ``split``, ``task``,
     ``epsilon``, ``series``, ``rival``, ``rival_method``, ``difference``, ``half``, ``low``, ``high``, ``seeds`` (that
     both have) and ``verdict``. A rival that was not run has its rows, with the verdict `NOT_RUN`.
     """
     values = named(at_every_epsilon(section))
+    values = values[np.isfinite(values["epsilon"])]
     own = values[(values["method"] == HYPERNETWORK) & (values["role"] == "method")]
     others = values.loc[(values["role"] == "method") & (values["method"] != HYPERNETWORK), "method"]
     place = ["metric", "split", "task", "epsilon"]
@@ -69,10 +71,11 @@ def differences(section: Section) -> pd.DataFrame:
 
 def verdict(section: Section, gaps: pd.DataFrame) -> list[Paragraph]:
     """All paragraphs on one section; ``gaps`` is `differences` of it."""
-    gaps = gaps[gaps["metric"] == "fid"].sort_values(
-        "task", key=lambda task: task.where(task != ALL, ""), kind="stable"
+    gaps = gaps[gaps["metric"] == "fid"]
+    gaps = gaps.sort_values("task", key=lambda task: task.where(task != ALL, ""), kind="stable")
+    private, tuning = (
+        gaps[(gaps["split"] == split) & gaps["task"].isin(section.shown(split))] for split in ("private", "tuning")
     )
-    private, tuning = gaps[gaps["split"] == "private"], gaps[gaps["split"] == "tuning"]
     told = (
         [
             Paragraph("In short", _in_short(private)),
@@ -108,7 +111,7 @@ def _tone(verdicts: "pd.Series[str]") -> str:
 
 
 def _losses(section: Section, private: pd.DataFrame) -> list[Line]:
-    lost, decimals = private[private["verdict"] == WORSE], digits(private["difference"])
+    lost, decimals = private[private["verdict"] == WORSE], digits(section.distances)
     if lost.empty:
         return [Line("open", "No comparison of two seeds or more shows it worse. That is no proof of equality.")]
     lines = []
@@ -120,15 +123,17 @@ def _losses(section: Section, private: pd.DataFrame) -> list[Line]:
 
 
 def _by_task(section: Section, gaps: pd.DataFrame) -> list[Line]:
-    lines = []
+    lines, decimals = [], digits(section.distances)
     for (split, task, rival), part in gaps.groupby(["split", "task", "rival"], sort=False):
-        told = [
-            f"{kind} at ε = {', '.join(epsilon(value) for value in part.loc[part['verdict'] == kind, 'epsilon'])}"
-            for kind in TONES
-            if (part["verdict"] == kind).any()
-        ]
+        told = []
+        for kind, same in part.groupby("verdict", sort=False):
+            budgets = [
+                f"ε = {epsilon(r.epsilon)}" + (f" ({number(r.difference, r.half, decimals)})" if r.seeds else "")
+                for r in records(same)
+            ]
+            told.append(f"{kind} at {', '.join(budgets)}")
         title = section.title(str(split), str(task))
-        lines.append(Line(_tone(part["verdict"]), f"{title}, against {rival}: {'; '.join(told)}."))
+        lines.append(Line(_tone(part["verdict"]), f"{title}, minus {rival}: {'; '.join(told)}."))
     return lines
 
 
@@ -143,7 +148,9 @@ def _learning(section: Section, tuning: pd.DataFrame) -> list[Line]:
         "open": "Not shown: without noise, its embedding of a held-out dataset is not told from the public mean.",
         "missing": "Cannot be told without noise.",
     }[noiseless.tone]
-    controls = tuning[(tuning["task"] == ALL) & tuning["rival_method"].isin(["public_mean", "public_only"])]
+    controls = tuning[
+        (tuning["task"] == section.shown("tuning")[0]) & tuning["rival_method"].isin(["public_mean", "public_only"])
+    ]
     return [Line(noiseless.tone, f"{answer} {noiseless.text}"), *_by_task(section, controls)]
 
 
@@ -163,7 +170,7 @@ def _compare(section: Section, split: str, first: str, second: str) -> Line:
         if side["seed"].duplicated().any():
             return Line("missing", f"{names}: {method} ran in several variants, see the tables.")
     gap = paired(*sides)
-    text = f"{names}: {word(gap)} ({number(gap.mean, gap.half, digits(values['value']))})."
+    text = f"{names}: {word(gap)} ({number(gap.mean, gap.half, digits(section.distances))})."
     return Line(TONES[word(gap)], text)
 
 
@@ -188,7 +195,7 @@ def _trend(section: Section) -> list[Line]:
         return [Line("missing", "DP-SGD as ε falls: needs public_only and two budgets of dp_sgd with every task.")]
     lines = []
     for series, part in curve.groupby("series"):
-        gaps, decimals = part.set_index("epsilon")["mean"] - floor.iloc[0], digits(part["mean"])
+        gaps, decimals = part.set_index("epsilon")["mean"] - floor.iloc[0], digits(section.distances)
         low, high = gaps.index.min(), gaps.index.max()
         near = abs(gaps[low]) <= abs(gaps[high])
         text = (
