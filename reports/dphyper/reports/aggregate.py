@@ -222,14 +222,14 @@ def aggregate(values: pd.DataFrame) -> pd.DataFrame:
 
 
 def at_every_epsilon(section: Section) -> pd.DataFrame:
-    """The values, with series that know no ε repeated at each budget of the section."""
+    """The values, with series that know no ε repeated at each budget where they have no value of their own."""
     values = section.values
     constant = (values["role"] != "method") & np.isinf(values["epsilon"])
     parts: list[pd.DataFrame] = [
         values[~constant],
         *(values[constant].assign(epsilon=epsilon) for epsilon in section.epsilons),
     ]
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat(parts, ignore_index=True).drop_duplicates(["metric", *POINT, "seed"])
 
 
 def paired(first: pd.DataFrame, second: pd.DataFrame) -> Interval:

@@ -78,8 +78,8 @@ def _section(store: Store, section: Section, out: Path) -> dict[str, Any]:
     folder = out / name
     folder.mkdir(exist_ok=True)
     gaps = differences(section)
-    named(aggregate(section.values)).to_csv(folder / "numbers.csv", index=False)
-    gaps.to_csv(folder / "differences.csv", index=False)
+    named(aggregate(section.values)).assign(**key).to_csv(folder / "numbers.csv", index=False)
+    gaps.assign(**key).to_csv(folder / "differences.csv", index=False)
     return {
         "id": name,
         "title": f"{key['collection']}, n = {key['n']}",

@@ -66,6 +66,8 @@ class Table:
             environment=self.environment,
             position_float=None if self.environment else "centering",
         )
+        # Rules between the outermost blocks only, and none above the closing rule.
+        text = re.sub(r"\s*\\cline\{[2-9]\S*", "", text)
         text = re.sub(r"\\cline\{\S+\n(?=\\bottomrule|\\end)", "", text).replace(r"\cline", r"\cmidrule")
         return f"% needs \\usepackage{{booktabs,multirow,longtable}}\n{text}"
 
@@ -123,10 +125,8 @@ def results(section: Section, split: str, tasks: list[str], label: str) -> Table
     mask = points.pivot(values="bold", **shape).reindex(index=rows, columns=budgets).fillna(False).astype(bool)
     what = distance("fid", section.extractor)
     return Table(
-        cells=cells.rename_axis(columns=None).reset_index(level=[2, 3]),
-        bold=mask.assign(**{"Hyper-parameters": False, "Seeds": False})[
-            ["Hyper-parameters", "Seeds", *budgets]
-        ].droplevel([2, 3]),
+        cells=cells.rename_axis(columns=None).reset_index(level="Seeds"),
+        bold=mask.droplevel("Seeds").reindex(columns=["Seeds", *budgets]).fillna({"Seeds": False}).astype(bool),
         caption=(
             f"{what} (lower is better) of the {split} tasks, mean ± half of the 95% Student-t interval over seeds; "
             "n/a: one seed, no interval. Bold: the best private number of a column and those whose difference to it, "

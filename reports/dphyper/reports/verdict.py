@@ -16,8 +16,6 @@ from dphyper.reports.style import digits, epsilon, look, named, number, records
 HYPERNETWORK = "hypernetwork"
 RIVALS = ("public_mean", "public_only", "dp_sgd")
 NOT_RUN, ONE_SEED, TIED, BETTER, WORSE = "not run", "one seed, no interval", "no difference shown", "better", "worse"
-
-
 TONES = {BETTER: "good", WORSE: "bad", TIED: "open", ONE_SEED: "missing", NOT_RUN: "missing"}
 
 
@@ -45,8 +43,7 @@ def word(gap: Interval) -> str:
 
 
 def differences(section: Section) -> pd.DataFrame:
-    """The hypernetwork minus each rival, paired by seed: one row for each metric, task, finite ε and
-    pair of series.
+    """The hypernetwork minus each rival, paired by seed, at each finite ε.
 
     Rivals are `RIVALS` and every other private method of the section. Columns: ``metric``, ``split``, ``task``,
     ``epsilon``, ``series``, ``rival``, ``rival_method``, ``difference``, ``half``, ``low``, ``high``, ``seeds`` (that
@@ -198,10 +195,12 @@ def _trend(section: Section) -> list[Line]:
         gaps, decimals = part.set_index("epsilon")["mean"] - floor.iloc[0], digits(section.distances)
         low, high = gaps.index.min(), gaps.index.max()
         near = abs(gaps[low]) <= abs(gaps[high])
-        text = (
-            f"{series} {'approaches' if near else 'moves away from'} public only as ε falls: their means differ by "
-            f"{gaps[high]:.{decimals}f} at ε = {epsilon(high)} and by {gaps[low]:.{decimals}f} at ε = {epsilon(low)}."
-        )
+        sides = [
+            f"{abs(gaps[budget]):.{decimals}f} {'above' if gaps[budget] > 0 else 'below'} it at ε = {epsilon(budget)}"
+            for budget in (high, low)
+        ]
+        trend = "approaches" if near else "moves away from"
+        text = f"{series} {trend} public only as ε falls: its mean is {' and '.join(sides)}."
         lines.append(Line("good" if near else "open", text))
     return lines
 
@@ -233,5 +232,5 @@ def _limits(section: Section) -> list[Line]:
         else Line("good", "No method lies below real versus real."),
         Line("bad", f"Rows that spent more than their budget: {len(over)}, the first in cell {over.iloc[0]}.")
         if len(over)
-        else Line("good", "No row spent more than its budget, by its own ledger."),
+        else Line("good", "No row shown here spent more than its budget, by its own ledger."),
     ]
