@@ -32,7 +32,7 @@ def strips(store: Store, section: Section, task: str) -> list[Strip]:
     rows = named(section.rows[section.rows["task"] == task].sort_values("seed"))
     rows = rows.drop_duplicates(["series", "epsilon"])
     real = [store.directory(cell) / "reference.png" for cell in rows["cell"]]
-    fixed = [Sample("Real images of the reference", path) for path in real if path.exists()][:1]
+    fixed = [Sample("Real images (reference)", path) for path in real if path.exists()][:1]
     rows = rows[[(store.directory(cell) / "samples.png").exists() for cell in rows["cell"]]]
     constant = np.isinf(rows["epsilon"]) & (rows["role"] != "method")
     fixed += [Sample(row.series, store.directory(row.cell) / "samples.png") for row in records(rows[constant])]
