@@ -150,8 +150,9 @@ def _cell(plain: Mapping[str, Any]) -> Cell:
     """A cell from nested plain data, through the one schema."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Cell)
-    given = dict(plain)
-    if given.get("epsilon") in ("inf", ".inf"):
+    # YAML reads a task called 8 as a number, and "inf" as a word.
+    given = {key: str(value) if key in ("task", "method") else value for key, value in plain.items()}
+    if given.get("epsilon") == "inf":
         given["epsilon"] = math.inf
     values = parser.instantiate(_parse(lambda: parser.parse_object(given), _keys(Cell)))
     return Cell(**{name: values[name] for name in Cell.__dataclass_fields__})
@@ -186,7 +187,7 @@ def _sweep(action: str, config: Namespace) -> int:
 
 
 def _report(config: Namespace) -> int:
-    from dphyper.reports.report import write_report
+    from dphyper.reports.page import write_report
 
     page = write_report(Store(config.store), Path(config.out or f"{config.store}/report"))
     print(f"report: {page}")

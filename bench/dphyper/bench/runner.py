@@ -189,24 +189,25 @@ class Runner:
     def _fit(self, module: lightning.LightningModule, episodes: PublicTasks, steps: int, seed: int, name: str) -> float:
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
         lightning.seed_everything(seed, verbose=False)
-        trainer = lightning.Trainer(
-            max_steps=steps,
-            accelerator="gpu" if self.device.type == "cuda" else "cpu",
-            devices=1,
-            logger=self.tracking.logger(name, {}),
-            gradient_clip_val=1.0,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            enable_progress_bar=sys.stderr.isatty(),
-            num_sanity_val_steps=0,
-            val_check_interval=max(min(200, steps), 1),
-            check_val_every_n_epoch=None,
-            limit_val_batches=1.0 if episodes.validation_steps else 0,
-            default_root_dir=self.cache,
-        )
         print(f"training {name}: {steps} steps", flush=True)
         begin = time.perf_counter()
-        trainer.fit(module, datamodule=episodes)
+        with self.tracking.phase(name) as logger:
+            trainer = lightning.Trainer(
+                max_steps=steps,
+                accelerator="gpu" if self.device.type == "cuda" else "cpu",
+                devices=1,
+                logger=logger,
+                gradient_clip_val=1.0,
+                enable_checkpointing=False,
+                enable_model_summary=False,
+                enable_progress_bar=sys.stderr.isatty(),
+                num_sanity_val_steps=0,
+                val_check_interval=min(200, steps),
+                check_val_every_n_epoch=None,
+                limit_val_batches=1.0 if episodes.validation_steps else 0,
+                default_root_dir=self.cache,
+            )
+            trainer.fit(module, datamodule=episodes)
         module.to(self.device)
         return time.perf_counter() - begin
 
@@ -303,15 +304,21 @@ class Runner:
     def _adapt(self, cell: Cell, method: Method, draw: Draw, folder: Path) -> tuple[Tensor, Ledger]:
         """Parameters and ledger of a cell, from an earlier run of it where that got so far."""
         budget = Budget(epsilon=cell.epsilon, delta=cell.delta, relation=Relation(cell.relation))
-        kept = folder / "theta.safetensors"
+        kept, path = folder / "theta.safetensors", folder / "ledger.json"
+        ledger = Ledger.open(path, budget)
         if kept.exists():
-            ledger = Ledger.from_json(json.loads((folder / "ledger.json").read_text()))
             return load_file(kept, device=str(self.device))["theta"], ledger
-        ledger = Ledger(budget)
+        if any(charge.output is None for charge in ledger.charges):
+            # An attempt that was interrupted between its first draw and its last: nothing of it was kept or seen,
+            # so the cell starts over, and the old ledger stays as a witness.
+            path.replace(folder / "ledger.aborted.json")
+            ledger = Ledger.open(path, budget)
         noise = NoiseSource.reproducible(cell.seed) if cell.reproducible_noise else NoiseSource.os()
-        private = PrivateData(to_unit(np.asarray(draw.records, np.uint8)), n=cell.n, ledger=ledger, noise=noise)
+        records = to_unit(np.asarray(draw.records, np.uint8)).to(self.device)
+        private = PrivateData(records, n=cell.n, ledger=ledger, noise=noise)
         theta = method.adapt(private, budget, _generator(cell.seed, "adaptation"))
-        write_json(folder / "ledger.json", ledger.to_json())
+        if not ledger.charges:
+            write_json(path, ledger.to_json())
         save_file({"theta": theta.contiguous()}, kept)
         return theta, ledger
 

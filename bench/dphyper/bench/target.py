@@ -11,6 +11,7 @@ and uint8 everywhere outside.
 """
 
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -185,7 +186,10 @@ class LoRADiffusion:
         self._grad_sample.train()
         self._grad_sample.enable_hooks()
         predicted = self._grad_sample(noisy, t_B, return_dict=False)[0]
-        (predicted - wanted).square().flatten(1).mean(1).sum().backward()
+        with warnings.catch_warnings():
+            # torch notes that the frozen layers before the first B have no gradient, which is the point of them.
+            warnings.filterwarnings("ignore", "Full backward hook is firing")
+            (predicted - wanted).square().flatten(1).mean(1).sum().backward()
         rows = torch.cat([factor.weight.grad_sample.flatten(1) for factor in self._factors], 1)
         self._grad_sample.disable_hooks()
         self._grad_sample.eval()

@@ -4,10 +4,12 @@ The store is the source of truth; nothing is ever read back from here. Offline u
 absent altogether with ``off``: then wandb is not even imported.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers import Logger, WandbLogger
 
 from dphyper.bench.specs import Cell, WandbMode
 from dphyper.bench.store import Row, Store
@@ -29,21 +31,14 @@ class Tracking:
         if mode == "auto":
             self.mode = "online" if _wandb().login(prompt=False) else "offline"
 
-    def logger(self, name: str, config: dict[str, Any]) -> Logger | Literal[False]:
-        """A Lightning logger for a public phase; False, Lightning's word for none, when off."""
+    @contextmanager
+    def phase(self, name: str) -> Iterator[Logger | Literal[False]]:
+        """A Lightning logger for one public phase; False, Lightning's word for none, when off."""
         if self.mode == "off":
-            return False
-        from lightning.pytorch.loggers import WandbLogger
-
-        return WandbLogger(
-            project=PROJECT,
-            name=name,
-            group=self.group,
-            job_type="public phase",
-            save_dir=self.folder,
-            offline=self.mode == "offline",
-            config=config,
-        )
+            yield False
+            return
+        with self._run(None, "public phase", {}, name=name) as run:
+            yield WandbLogger(experiment=run)
 
     def cell(self, cell: Cell, row: Row, store: Store) -> None:
         """Log one finished or failed cell: its spec, its row and its sample grid."""
@@ -66,12 +61,12 @@ class Tracking:
             artifact.add_file(str(store.export()))
             run.log_artifact(artifact)
 
-    def _run(self, identity: str, job_type: str, config: dict[str, Any]) -> Any:
+    def _run(self, identity: str | None, job_type: str, config: dict[str, Any], name: str | None = None) -> Any:
         wandb = _wandb()
         return wandb.init(
             project=PROJECT,
             id=identity,
-            name=identity,
+            name=name or identity,
             group=self.group,
             job_type=job_type,
             config=config,

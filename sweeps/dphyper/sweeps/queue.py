@@ -51,7 +51,7 @@ class Queue:
                     axes: dict[str, float] = {"embedding_dim": cell.embedding_dim}
                     if math.isfinite(cell.epsilon):
                         axes["epsilon"] = cell.epsilon
-                    names = {"cell": cell.id, "method": cell.method, "task": cell.task, "seed": cell.seed}
+                    names = {"cell": cell.id, "method": cell.method, "task": cell.task, "axes": list(axes)}
                     self.study.enqueue_trial(axes, user_attrs=names)
 
     def take(self) -> tuple[optuna.Trial, str] | None:
@@ -61,9 +61,8 @@ class Queue:
                 return None
             trial = self.study.ask()
         # Enqueued axes become parameters of the trial, and thus visible to optuna-dashboard, when suggested.
-        axes = trial.system_attrs["fixed_params"]
         trial.suggest_int("embedding_dim", 0, 1 << 20)
-        if "epsilon" in axes:
+        if "epsilon" in trial.user_attrs["axes"]:
             trial.suggest_float("epsilon", 1e-6, 1e6, log=True)
         return trial, trial.user_attrs["cell"]
 

@@ -116,7 +116,8 @@ def _follow(
                 path = store.directory(cell_id) / "row.json"
                 if path.exists() and path.stat().st_mtime >= began:
                     cell = open_cells.pop(cell_id)
-                    console.print(f"[{len(cells) - len(open_cells)}/{len(cells)}] {describe(cell, store.row(cell_id))}")
+                    line = f"[{len(cells) - len(open_cells)}/{len(cells)}] {describe(cell, store.row(cell_id))}"
+                    console.print(line, markup=False, soft_wrap=True)
                     bar.advance(progress)
             if alive:
                 time.sleep(0.5)

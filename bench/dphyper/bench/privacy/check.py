@@ -1,0 +1,134 @@
+"""Whether a result store deserves belief: every claim in it is derived again from its ledgers.
+
+`check_store` looks at each finished cell alone (does ε follow from the ledger, by both accountants; do ledger, spec
+and row agree; was the noise secret) and at the store as a whole (one protocol, one relation, no private number
+that beats the non-private ceiling beyond chance). It reads the store only and imports no torch of its own. It
+cannot see a private record that never passed the ledger; the contract suite and the audits look for that.
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+from scipy.stats import ttest_ind
+
+from dphyper.bench.errors import PrivacyError, UserError
+from dphyper.bench.privacy.accounting import epsilon_of
+from dphyper.bench.privacy.ledger import Ledger, event_from_json, event_json
+from dphyper.bench.specs import Cell
+from dphyper.bench.store import Store
+
+# Chance of one false finding of a private number beyond the ceiling in a whole store.
+SIGNIFICANCE = 0.001
+
+
+def check_store(store: Store) -> list[str]:
+    """Findings in a store, one line each; empty if there are none.
+
+    Raises:
+        UserError: The store has no row, or one of another schema.
+    """
+    rows = store.rows()
+    done = rows[rows["status"] == "done"]
+    findings = [
+        f"cell {row['cell']} ({row['method']}, ε = {row['epsilon']:g}): {finding}"
+        for row in done.to_dict("records")
+        for finding in _check_cell(store, row)
+    ]
+    return findings + list(_check_whole(done))
+
+
+def _check_cell(store: Store, row: dict[str, Any]) -> Iterator[str]:
+    cell = store.cell(row["cell"])
+    if cell.id != row["cell"]:
+        yield f"its spec has the id {cell.id}: the spec was changed after the run"
+    for name in ("epsilon", "delta", "relation", "n", "seed", "method", "task", "embedding_dim"):
+        if row[name] != getattr(cell, name):
+            yield f"{name} is {row[name]} in the row and {getattr(cell, name)} in the spec"
+    path = store.directory(row["cell"]) / "ledger.json"
+    if not path.exists():
+        yield "it has no ledger.json"
+        return
+    plain = json.loads(path.read_text())
+    try:
+        ledger = Ledger.from_json(plain)
+        spent = ledger.spent()
+        recorded = [event_from_json(charge["event"]) for charge in plain["charges"]]
+        by_events = epsilon_of(recorded, ledger.budget.delta, ledger.budget.relation)
+    except (PrivacyError, UserError, KeyError, TypeError, ValueError, AttributeError) as error:
+        yield f"ε cannot be derived from its ledger: {error!r}"
+        return
+    yield from _check_ledger(cell, ledger, plain)
+    for what, value in (
+        ("recorded in the ledger", float(plain["epsilon_spent"])),
+        ("in the row", row["epsilon_spent"]),
+    ):
+        if not _same(value, spent):
+            yield f"ε = {value:.6g} {what}, {spent:.6g} derived from the mechanisms"
+    if not _same(by_events, spent):
+        yield f"ε = {by_events:.6g} derived from the recorded events, {spent:.6g} from the mechanisms"
+    if spent > ledger.budget.epsilon:
+        yield f"ε = {spent:.6g} spent of a budget of {ledger.budget.epsilon:.6g}"
+    if row["private"]:
+        if (ledger.noise or {}).get("source") == "reproducible":
+            yield "marked private, but its noise was drawn from a seed"
+        if math.isinf(spent):
+            yield "marked private, but records were used without noise"
+        if row["selection"] == "non_private":
+            yield "marked private, but its hyper-parameters were chosen on private records without accounting"
+
+
+def _check_ledger(cell: Cell, ledger: Ledger, plain: dict[str, Any]) -> Iterator[str]:
+    budget = ledger.budget
+    if (budget.epsilon, budget.delta, budget.relation) != (cell.epsilon, cell.delta, cell.relation):
+        yield f"its ledger is of {budget}, its spec of ε = {cell.epsilon:g}, δ = {cell.delta:g}, {cell.relation}"
+    if ledger.charges and ledger.n != cell.n:
+        yield f"n = {ledger.n} in the ledger and {cell.n} in the spec"
+    for charge, line in zip(ledger.charges, plain["charges"], strict=True):
+        mechanism, role = charge.mechanism, f"role '{charge.role}'"
+        if not charge.complete:
+            yield f"{role} was charged and not completed"
+        if line["event"] != event_json(mechanism.event()):
+            yield f"{role} recorded an event that is not its mechanism's"
+        for name, value in (
+            ("sensitivity", mechanism.sensitivity(budget.relation)),
+            ("noise_std", mechanism.noise_std(budget.relation)),
+        ):
+            if not _same(float(line[name]), value):
+                yield f"{role} has {name} {line[name]} recorded, {value:.6g} by its mechanism under {budget.relation}"
+        for name in ("steps", "sampling_prob", "l2_clip_norm"):
+            if name in cell.options and name in line["mechanism"] and cell.options[name] != getattr(mechanism, name):
+                yield f"{role} has {name} = {getattr(mechanism, name)}, its spec {cell.options[name]}"
+
+
+def _check_whole(done: pd.DataFrame) -> Iterator[str]:
+    for name, values in (("protocol", done["protocol"]), ("relation", done["relation"]), ("delta", done["delta"])):
+        found = sorted(values.unique())
+        if len(found) > 1:
+            yield f"rows of different {name} in one store: {', '.join(map(str, found))}; keep one store for each"
+    if "fid" not in done:
+        return
+    groups = done.groupby(["collection", "task", "n", "protocol"])
+    tests = [
+        (key, method, epsilon, rows["fid"], group.loc[group["role"] == "ceiling", "fid"])
+        for key, group in groups
+        for (method, epsilon), rows in group[group["private"] & (group["epsilon_spent"] > 0)].groupby(
+            ["method", "epsilon"]
+        )
+    ]
+    for (_, task, n, _), method, epsilon, private, ceiling in tests:
+        # An interval needs two numbers on either side.
+        if min(private.count(), ceiling.count()) < 2:
+            continue
+        better = ttest_ind(private, ceiling, equal_var=False, alternative="less", nan_policy="omit")
+        if better.pvalue < SIGNIFICANCE / len(tests):
+            yield (
+                f"{method} at ε = {epsilon:g} on {task} (n = {n}) has a Fréchet distance of {private.mean():.4g} over "
+                f"{len(private)} seeds, better than the non-private ceiling's {ceiling.mean():.4g} (p = {better.pvalue:.1g})"
+            )
+
+
+def _same(a: float, b: float) -> bool:
+    return a == b or math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9)

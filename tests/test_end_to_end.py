@@ -1,0 +1,117 @@
+"""The main path on the 8×8 digits: plan, sweep, kill, resume, report; and what a user may do wrong on the way."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from dphyper.bench.cli import main
+from dphyper.bench.store import Store
+
+SweepFile = Callable[..., Path]
+COMMAND = [sys.executable, "-W", "ignore", "-c", "from dphyper.bench.cli import main; main()"]
+MEASURED_TIMES = ["seconds_public", "seconds_adapt", "seconds_evaluate"]
+
+
+def dphyper(*arguments: str | Path) -> int:
+    """Run a command in this process and return its exit status."""
+    with pytest.raises(SystemExit) as stopped:
+        main([str(argument) for argument in arguments])
+    return int(stopped.value.code or 0)
+
+
+def test_plan_sweep_kill_resume_report(
+    sweep_file: SweepFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, store = sweep_file(wandb="offline"), Store(tmp_path / "store")
+    assert dphyper("sweep", "plan", path) == 0
+    assert "6 cells: 6 to do" in capsys.readouterr().out  # 4 methods x 2 epsilon, unused axes collapsed
+    assert not store.root.exists()
+
+    # Kill the whole process group once the first row is there: a crash, not an orderly end.
+    running = subprocess.Popen([*COMMAND, "sweep", "run", str(path)], start_new_session=True)
+    while not list(store.root.glob("cells/*/row.json")):
+        assert running.poll() is None, "the sweep ended before its first row"
+        time.sleep(0.1)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    finished = {p: p.stat().st_mtime_ns for p in store.root.glob("cells/*/row.json")}
+    assert 1 <= len(finished) < 6
+
+    assert dphyper("sweep", "run", path) == 0
+    assert all(p.stat().st_mtime_ns == before for p, before in finished.items()), "a finished cell ran again"
+    capsys.readouterr()
+    assert dphyper("sweep", "plan", path) == 0
+    assert "6 cells: 6 done" in capsys.readouterr().out
+    rows = store.rows()
+    assert len(rows) == 6
+    assert set(rows["status"]) == {"done"}
+    assert len(pd.read_parquet(store.root / "rows.parquet")) == 6
+    assert len(list(store.root.glob("wandb/offline-run-*"))) >= 6
+
+    everything = {p: p.stat().st_mtime_ns for p in store.root.glob("cells/*/row.json")}
+    assert dphyper("sweep", "run", path) == 0
+    assert everything == {p: p.stat().st_mtime_ns for p in store.root.glob("cells/*/row.json")}
+
+    assert dphyper("report", "--store", store.root) == 0
+    report = store.root / "report"
+    assert {"index.html", "fid_vs_epsilon.pdf", "fid_vs_epsilon.png"} <= {p.name for p in report.iterdir()}
+
+
+def test_interrupt_keeps_finished_cells(sweep_file: SweepFile, tmp_path: Path) -> None:
+    path, store = sweep_file(), Store(tmp_path / "store")
+    running = subprocess.Popen(
+        [*COMMAND, "sweep", "run", str(path)], start_new_session=True, stderr=subprocess.PIPE, text=True
+    )
+    while not list(store.root.glob("cells/*/row.json")):
+        assert running.poll() is None, "the sweep ended before its first row"
+        time.sleep(0.1)
+    os.killpg(running.pid, signal.SIGINT)
+    _, errors = running.communicate()
+    assert running.returncode == 130
+    assert "Traceback" not in errors
+    assert "finished cells are kept" in errors
+
+
+def test_same_sweep_twice_gives_the_same_rows(sweep_file: SweepFile, tmp_path: Path) -> None:
+    tables = []
+    for name in ("first", "second"):
+        # Private caches: the public phases are trained twice, too.
+        path = sweep_file(name=name, store=str(tmp_path / name), performance={"cache": str(tmp_path / name / "cache")})
+        assert dphyper("sweep", "run", path) == 0
+        tables.append(Store(tmp_path / name).rows().drop(columns=[*MEASURED_TIMES, "sweep"]))
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
+    assert not tables[0]["private"].any()  # reproducible noise protects nobody
+
+
+def test_os_noise_differs_between_runs(sweep_file: SweepFile, tmp_path: Path) -> None:
+    distances: dict[str, list[float]] = {"public_only": [], "hypernetwork": []}
+    for name in ("first", "second"):
+        cell = {"reproducible_noise": False, "epsilon": 1}
+        path = sweep_file(name=name, store=str(tmp_path / name), cell=cell, grid=[{"method": list(distances)}])
+        assert dphyper("sweep", "run", path) == 0
+        for row in Store(tmp_path / name).rows().itertuples():
+            distances[row.method].append(row.denoising_loss)
+            assert row.private
+    assert distances["public_only"][0] == distances["public_only"][1]
+    assert distances["hypernetwork"][0] != distances["hypernetwork"][1]
+
+
+def test_failed_cell_is_a_row_and_is_retried(sweep_file: SweepFile, tmp_path: Path) -> None:
+    grid = [{"method": ["public_only"], "seed": [0, 1]}]
+    path, store = sweep_file(grid=grid), Store(tmp_path / "store")
+    assert dphyper("sweep", "run", path) == 0
+    cell_id = store.rows()["cell"][0]
+    row = store.directory(cell_id) / "row.json"
+    failed = {k: v for k, v in json.loads(row.read_text()).items() if k != "fid"} | {"status": "failed", "error": "x"}
+    row.write_text(json.dumps(failed))
+    assert store.status(cell_id) == "failed"
+    assert dphyper("sweep", "run", path) == 0
+    assert set(store.rows()["status"]) == {"done"}
