@@ -61,8 +61,8 @@ def test_plan_sweep_kill_resume_report(
     assert everything == {p: p.stat().st_mtime_ns for p in store.root.glob("cells/*/row.json")}
 
     assert dphyper("report", "--store", store.root) == 0
-    report = store.root / "report"
-    assert {"index.html", "fid_vs_epsilon.pdf", "fid_vs_epsilon.png"} <= {p.name for p in report.iterdir()}
+    written = {p.name for p in (store.root / "report").rglob("*")}
+    assert {"index.html", "fid_vs_epsilon.pdf", "fid_vs_epsilon.png", "samples_8.png"} <= written
 
 
 def test_interrupt_keeps_finished_cells(sweep_file: SweepFile, tmp_path: Path) -> None:

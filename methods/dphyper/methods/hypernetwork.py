@@ -199,6 +199,8 @@ class Hypernetwork(Method):
         embedding_TSK = self.encoder(self._features[batch.support_TS])
         clean_TK = (embedding_TSK * batch.weight_TS[..., None]).sum(1)
         n_T = batch.weight_TS.count_nonzero(1).float()
+        rng = torch.Generator(self.device).manual_seed(batch_idx)
+        self.log("hypernetwork/tuning_base", self._query_loss(torch.zeros(len(n_T), self.target.num_parameters), batch, rng))
         for name, std in (("clean", 0.0), ("noise_0.03", 0.03), ("noise_0.1", 0.1), ("prior", math.inf)):
             noise_T = torch.full_like(n_T, std)
             noisy_TK = clean_TK + (std * torch.randn_like(clean_TK) if math.isfinite(std) else 0)
