@@ -52,7 +52,7 @@ def _dispatch(argv: list[str]) -> int:
         case "run":
             return _run(config.run)
         case "sweep":
-            return _sweep(config.sweep.action, config.sweep[config.sweep.action])
+            return _sweep(config.sweep)
         case "report":
             return _report(config.report)
         case _:
@@ -76,11 +76,7 @@ def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog="dphyper", description=DESCRIPTION, exit_on_error=False)
     commands = parser.add_subcommands(dest="command")
     commands.add_subcommand("run", _run_parser(), help="run one cell and store its row")
-    sweep = ArgumentParser(exit_on_error=False, description="Work with a sweep file.")
-    commands.add_subcommand("sweep", sweep, help="plan or run a grid of cells")
-    actions = sweep.add_subcommands(dest="action")
-    actions.add_subcommand("plan", _sweep_parser(), help="print every cell with its state; run nothing")
-    actions.add_subcommand("run", _sweep_parser(), help="run what is not done; start again to resume")
+    commands.add_subcommand("sweep", _sweep_parser(), help="plan or run a grid of cells")
     report = ArgumentParser(exit_on_error=False, description="Turn a store into curves, tables and one HTML page.")
     report.add_argument("--store", type=str, required=True, help="folder of results, for instance runs/demo")
     report.add_argument("--out", type=str, default="", help="folder of the report (default: STORE/report)")
@@ -112,6 +108,11 @@ def _sweep_parser() -> ArgumentParser:
         exit_on_error=False,
         usage="dphyper sweep {plan,run} FILE [options]",
         description="FILE is YAML with the keys below; options override it.",
+    )
+    parser.add_argument(
+        "action",
+        choices=["plan", "run"],
+        help="plan prints every cell with its state and runs nothing; run runs what is not done, and resumes",
     )
     parser.add_argument("--config", action="config", help="the same as FILE")
     parser.add_class_arguments(Sweep)
@@ -172,13 +173,13 @@ def _run(config: Namespace) -> int:
     return int(row["status"] != "done")
 
 
-def _sweep(action: str, config: Namespace) -> int:
+def _sweep(config: Namespace) -> int:
     from dphyper.sweeps.plan import Sweep
     from dphyper.sweeps.work import run_sweep, states
 
     sweep = Sweep(**{name: config[name] for name in Sweep.__dataclass_fields__})
     cells = sweep.cells(_cell)
-    if action == "plan":
+    if config.action == "plan":
         frame = states(cells, Store(sweep.store_path))
         print(frame.to_string(index=False))
         print(f"{len(cells)} cells: " + ", ".join(f"{n} {s}" for s, n in frame["state"].value_counts().items()))

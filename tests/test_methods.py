@@ -1,0 +1,275 @@
+"""The contract suite: every registered method passes every check, and the number of checks is asserted.
+
+The checks call methods as the harness does, on a tiny U-Net. A method that joins the registry is checked without
+a line here.
+"""
+
+import math
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from dphyper.bench.catalog import METHODS
+from dphyper.bench.errors import PrivacyError
+from dphyper.bench.method import Method
+from dphyper.bench.privacy import guards
+from dphyper.bench.privacy.budget import Budget, Relation
+from dphyper.bench.privacy.ledger import Ledger
+from dphyper.bench.privacy.noise import NoiseSource
+from dphyper.bench.privacy.private_data import PrivateData
+from dphyper.bench.target import LoRADiffusion, new_scheduler, new_unet
+
+# Methods outside the registry of this repository are checked too, with their own defaults.
+QUICK: dict[str, dict[str, Any]] = {
+    "dp_sgd": {"steps": 3, "multiplicity": 2},
+    "nonprivate_lora": {"steps": 3, "sampling_prob": 1.0},
+}
+BUDGET = Budget(epsilon=2.0, delta=1e-5, relation=Relation.ADD_OR_REMOVE_ONE)
+NO_BUDGET = Budget(epsilon=math.inf, delta=1e-5, relation=Relation.ADD_OR_REMOVE_ONE)
+
+
+@cache
+def target(channels: int = 1) -> LoRADiffusion:
+    torch.manual_seed(0)
+    unet = new_unet(image_size=8, channels=channels, block_out_channels=(16, 32), layers_per_block=1)
+    return LoRADiffusion(unet, new_scheduler(), rank=2, sampling_steps=2, seed=0)
+
+
+def method(name: str, channels: int = 1) -> Method:
+    """An instance whose networks are random rather than zero, so that private records can show in the output."""
+    kind = METHODS[name]
+    torch.manual_seed(1)
+    made: Method = kind(target(channels), kind.options_type.parse(name, QUICK.get(name, {})), embedding_dim=4)
+    for parameter in made.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return made.eval()
+
+
+def images(n: int = 24, channels: int = 1, seed: int = 0) -> Tensor:
+    return torch.rand((n, channels, 8, 8), generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def adapt(name: str, records: Tensor, *, budget: Budget = BUDGET, seed: int = 0, n: int = 0) -> tuple[Tensor, Ledger]:
+    if not METHODS[name].private:
+        budget = NO_BUDGET  # as the harness does
+    made, ledger = method(name, records.shape[1]), Ledger(budget)
+    private = PrivateData(records, n=n or len(records), ledger=ledger, noise=NoiseSource.reproducible(seed))
+    return made.adapt(private, budget, torch.Generator().manual_seed(seed)), ledger
+
+
+def check_result_is_a_parameter_vector(name: str) -> None:
+    for records in (images(32), images(33, channels=3), images(4096)):
+        theta, _ = adapt(name, records)
+        assert theta.shape == (target(records.shape[1]).num_parameters,)
+        assert theta.isfinite().all()
+        assert not theta.requires_grad
+
+
+def check_declares_itself(name: str) -> None:
+    kind = METHODS[name]
+    assert kind.role in ("method", "control", "floor", "ceiling")
+    assert {"task", "seed"} <= kind.uses
+    assert ("epsilon" in kind.uses) == (kind.role == "method")
+    assert kind.__doc__
+    assert kind.selection in ("fixed", "tuned_public", "tuned_private", "non_private")
+
+
+def check_same_inputs_give_the_same_result(name: str) -> None:
+    assert torch.equal(adapt(name, images())[0], adapt(name, images())[0])
+
+
+def check_ledger_tells_what_was_read(name: str) -> None:
+    """A method whose output depends on the records has charged for them, and not more than the budget."""
+    theta, ledger = adapt(name, images())
+    other, _ = adapt(name, images(seed=9))
+    reads = not torch.equal(theta, other)
+    assert reads == bool(ledger.charges), "records change the output without a charge, or are charged and unused"
+    if not METHODS[name].private:
+        assert ledger.spent() == math.inf
+    else:
+        assert ledger.spent() <= BUDGET.epsilon * (1 + 1e-6)
+        assert ledger.spent() >= 0.95 * BUDGET.epsilon or not reads, "budget left unspent"
+
+
+def check_parameters_move(name: str) -> None:
+    theta, ledger = adapt(name, images())
+    if ledger.charges:
+        assert not torch.equal(theta, target().initial())
+
+
+def check_records_are_clipped(name: str) -> None:
+    """At one noise draw, records of any size move the output by what clipped records can move it, not more."""
+    if METHODS[name].role != "method":
+        return
+    theta = adapt(name, images())[0]
+    scaled = adapt(name, 100 * images())[0]
+    poisoned = adapt(name, torch.full_like(images(), math.nan))[0]
+    assert scaled.isfinite().all()
+    assert poisoned.isfinite().all()
+    # Replacing every record moves the output by at most n times the one-record bound; 100 times larger values in
+    # an unclipped method would move it by far more than a fresh draw of the noise at a tenth of the budget does.
+    loud = Budget(epsilon=BUDGET.epsilon / 10, delta=BUDGET.delta, relation=BUDGET.relation)
+    spread = float((adapt(name, images(), budget=loud)[0] - adapt(name, images(), budget=loud, seed=1)[0]).norm())
+    assert float((scaled - theta).norm()) <= 10 * spread
+
+
+def check_order_of_records_is_irrelevant(name: str) -> None:
+    """Without sampling, the same records in another order give the same parameters, up to rounding."""
+    records = images()
+    theta = adapt(name, records)[0]
+    if name in ("dp_sgd", "nonprivate_lora"):
+        return  # times of the loss are dealt by position; the sums are checked record by record below
+    torch.testing.assert_close(adapt(name, records.flip(0))[0], theta, rtol=1e-4, atol=1e-6)
+
+
+def check_noise_hides_everything(name: str) -> None:
+    """As σ grows the dependence on the records vanishes: at one draw, different records give the same output."""
+    if METHODS[name].role != "method":
+        return
+    tiny = Budget(epsilon=1e-3, delta=BUDGET.delta, relation=BUDGET.relation)
+    moved = [
+        float((adapt(name, images(), budget=budget)[0] - adapt(name, images(seed=9), budget=budget)[0]).norm())
+        for budget in (BUDGET, tiny)
+    ]
+    assert moved[1] < 0.5 * moved[0]
+
+
+def check_every_relation(name: str) -> None:
+    for relation in Relation:
+        budget = Budget(epsilon=2.0, delta=1e-5, relation=relation)
+        theta, ledger = adapt(name, images(), budget=budget)
+        assert theta.isfinite().all()
+        assert not METHODS[name].private or ledger.spent() <= 2.0 * (1 + 1e-6)
+
+
+def check_save_and_load(name: str) -> None:
+    saved, fresh = method(name).state_dict(), METHODS[name]
+    made = fresh(target(), fresh.options_type.parse(name, QUICK.get(name, {})), embedding_dim=4)
+    made.load_state_dict(saved)
+    assert all(torch.equal(value, saved[key]) for key, value in made.state_dict().items())
+
+
+def check_empty_data_set(name: str) -> None:
+    """No record at all, as an empty Poisson batch at every step: noise, no error."""
+    theta, _ = adapt(name, images(24)[:0], n=24)
+    assert theta.isfinite().all()
+
+
+CHECKS: list[Callable[[str], None]] = [value for key, value in sorted(globals().items()) if key.startswith("check_")]
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_contract(name: str, check: Callable[[str], None]) -> None:
+    check(name)
+
+
+def test_number_of_checks() -> None:
+    assert len(CHECKS) * len(METHODS) >= 11 * 6, "the contract suite lost checks or methods"
+
+
+def test_contract_catches_a_method_that_reads_for_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The suite can fail: a method without noise, or one that never asks the door, is caught."""
+    from dphyper.methods.hypernetwork import Hypernetwork, HypernetworkSigma0
+    from dphyper.methods.public_only import PublicOnly
+
+    monkeypatch.setattr(Hypernetwork, "mechanism", HypernetworkSigma0.mechanism)
+    with pytest.raises(PrivacyError, match="above its budget"):
+        check_ledger_tells_what_was_read("hypernetwork")
+
+    def peek(self: Method, private: PrivateData, budget: Budget, rng: torch.Generator) -> Tensor:
+        records = private.release_mean.__self__._noisy_sums.__closure__[2].cell_contents  # type: ignore[attr-defined]
+        return self.target.initial() + records.mean()
+
+    monkeypatch.setattr(PublicOnly, "adapt", peek)
+    with pytest.raises(AssertionError, match="without a charge"):
+        check_ledger_tells_what_was_read("public_only")
+
+
+def test_encoder_is_record_wise() -> None:
+    """The embedding of a record depends on no other record; a batch-normalising encoder would fail."""
+    made: Any = method("hypernetwork")
+    records = images(6)
+
+    def embed(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return made.encoder(made.target.features(x))
+
+    assert guards.record_wise(embed, records) is None
+    assert guards.record_wise(lambda x: embed(x) - embed(x).mean(0), records) is not None
+    assert float(embed(100 * records).norm(dim=1).max()) <= 1 + 1e-6
+
+
+def test_hypernetwork_at_infinite_noise_is_the_prior() -> None:
+    made: Any = method("hypernetwork")
+    far = torch.tensor([[5.0, -3.0, 2.0, 1.0]])
+    infinite, n = torch.tensor([math.inf]), torch.tensor([24.0])
+    prior = made.decode(made.shrinkage.mean_K[None], infinite, n)
+    torch.testing.assert_close(made.decode(far, infinite, n), prior)
+    assert not torch.allclose(made.decode(far, torch.tensor([0.1]), n), prior)
+
+
+def test_shrinkage_is_the_posterior_mean() -> None:
+    """Against the textbook formula S (S + Σ)⁻¹ (z - m), whitened by S^(-1/2), in numpy."""
+    from dphyper.methods.hypernetwork import Shrinkage
+
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(4, 4))
+    cov, mean, z = root @ root.T, rng.normal(size=4), rng.normal(size=4)
+    shrinkage = Shrinkage(4)
+    shrinkage.mean_K.copy_(torch.from_numpy(mean))
+    shrinkage.cov_KK.copy_(torch.from_numpy(cov))
+    shrinkage.within.fill_(0.5)
+    noise = 0.3**2 + 0.5 / 20
+    values, vectors = np.linalg.eigh(cov)
+    whitening = vectors @ np.diag(values**-0.5) @ vectors.T
+    expected = whitening @ cov @ np.linalg.solve(cov + noise * np.eye(4), z - mean)
+    got = shrinkage(torch.from_numpy(z).float()[None], torch.tensor([0.3]), torch.tensor([20.0]))
+    np.testing.assert_allclose(got[0].numpy(), expected, rtol=1e-4)
+
+
+def test_opacus_gradients_equal_those_of_expanded_parameters() -> None:
+    """Two independent ways to per-example gradients: opacus' hooks, and one copy of θ for each example."""
+    model, x = target(), images(6)
+    theta = 0.1 * torch.randn(model.num_parameters, generator=torch.Generator().manual_seed(2))
+    by_hooks = model.per_example_gradients(theta, x, torch.Generator().manual_seed(3), 1)
+    copies = theta.expand(6, -1).clone().requires_grad_()
+    loss = model.per_example_loss(copies, x, torch.Generator().manual_seed(3)).sum()
+    (by_copies,) = torch.autograd.grad(loss, copies)
+    torch.testing.assert_close(by_hooks, by_copies, rtol=1e-3, atol=1e-7)
+
+
+def test_noise_multiplicity_averages_before_clipping() -> None:
+    """K draws of one image give one gradient row, the mean over the draws."""
+    model, x = target(), images(3)
+    theta = 0.1 * torch.randn(model.num_parameters, generator=torch.Generator().manual_seed(2))
+    rows = model.per_example_gradients(theta, x, torch.Generator().manual_seed(3), 4)
+    copies = theta.expand(12, -1).clone().requires_grad_()
+    loss = model.per_example_loss(copies, x.repeat_interleave(4, 0), torch.Generator().manual_seed(3)).sum()
+    (each,) = torch.autograd.grad(loss, copies)
+    torch.testing.assert_close(rows, each.view(3, 4, -1).mean(1), rtol=1e-3, atol=1e-7)
+
+
+def test_dp_sgd_without_noise_and_clipping_is_adam_on_the_mean_loss() -> None:
+    options = {"steps": 4, "sampling_prob": 1.0, "multiplicity": 1, "average_last": 0.0, "learning_rate": 0.01}
+    kind = METHODS["nonprivate_lora"]
+    private = PrivateData(images(), n=24, ledger=Ledger(NO_BUDGET), noise=NoiseSource.reproducible(0))
+    made = kind(target(), kind.options_type.parse("nonprivate_lora", options), embedding_dim=0)
+    theta = made.adapt(private, NO_BUDGET, torch.Generator().manual_seed(5))
+
+    plain = target().initial().requires_grad_()
+    optimizer = torch.optim.Adam([plain], lr=0.01)
+    decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, total_iters=4)
+    rng = torch.Generator().manual_seed(5)
+    target().per_example_gradients(plain.detach(), images(1), rng, 1)  # the door probes the shape with one record
+    for _ in range(4):
+        optimizer.zero_grad()
+        target().per_example_loss(plain, images(), rng).mean().backward()
+        optimizer.step()
+        decay.step()
+    torch.testing.assert_close(theta, plain.detach(), rtol=1e-3, atol=1e-4)
