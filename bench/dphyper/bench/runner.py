@@ -18,6 +18,7 @@ import platform
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -188,6 +189,8 @@ class Runner:
 
     def _fit(self, module: lightning.LightningModule, episodes: PublicTasks, steps: int, seed: int, name: str) -> float:
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+        # Advice on loaders and loops that were chosen on purpose; errors are exceptions and still come through.
+        warnings.filterwarnings("ignore", module="lightning")
         lightning.seed_everything(seed, verbose=False)
         print(f"training {name}: {steps} steps", flush=True)
         begin = time.perf_counter()

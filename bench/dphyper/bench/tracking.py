@@ -73,7 +73,7 @@ class Tracking:
             dir=self.folder,
             mode=self.mode,
             reinit="finish_previous",
-            settings=wandb.Settings(silent=True, console="off"),
+            settings=wandb.Settings(silent=True, console="off", disable_git=True),
         )
 
 

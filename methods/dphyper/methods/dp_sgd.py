@@ -1,7 +1,7 @@
 """DP-SGD on the LoRA: the baseline that every private method must beat.
 
 Per-example gradients of B (A is frozen) by opacus, averaged over `multiplicity` draws of time and noise before
-clipping, Poisson sampling, Gaussian noise, division by the expected batch size, then Adam; the iterates of the
+clipping, Poisson sampling, Gaussian noise, division by the expected batch size, then SGD with momentum or Adam; the iterates of the
 last part are averaged, which is free post-processing. Sampling, clipping, noise and accounting live in
 `PrivateData.gradient_steps`. Abadi et al. 2016, algorithm 1; noise multiplicity after Dockhorn et al. 2023.
 """
@@ -29,17 +29,18 @@ class DPSGDOptions(Options):
         sampling_prob: q, the chance of each record to enter a step.
         l2_clip_norm: C, bound on a record's gradient.
         multiplicity: K, draws of time and noise that are averaged for each record before clipping.
-        learning_rate: Of Adam (or SGD); decays linearly to a tenth.
-        optimizer: ``adam`` or ``sgd``.
+        learning_rate: Of the first step, divided by the noise multiplier where that is above 1, so that the noise
+            moves the parameters about equally far at every ε; decays linearly to a tenth.
+        optimizer: ``sgd`` (momentum 0.9) or ``adam``.
         average_last: Fraction of the steps whose iterates are averaged; 0 returns the last one.
     """
 
     steps: int = 30
     sampling_prob: float = 1.0
-    l2_clip_norm: float = 0.01
-    multiplicity: int = 4
-    learning_rate: float = 0.01
-    optimizer: str = "adam"
+    l2_clip_norm: float = 0.03
+    multiplicity: int = 2
+    learning_rate: float = 6.0
+    optimizer: str = "sgd"
     average_last: float = 0.5
 
     def __post_init__(self) -> None:
@@ -50,9 +51,10 @@ class DPSGDOptions(Options):
 
 
 class DPSGD(Method):
-    """DP-Adam or DP-SGD on the LoRA's B."""
+    """DP-SGD or DP-Adam on the LoRA's B."""
 
     role = "method"
+    selection = "tuned_public"
     uses = frozenset({"task", "n", "epsilon", "seed"})
     options_type = DPSGDOptions
     _options: DPSGDOptions
@@ -68,19 +70,20 @@ class DPSGD(Method):
 
     def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Tensor:
         """Descend the noisy gradients from the base model."""
-        options = self._options
+        options, mechanism = self._options, self.mechanism(budget)
         theta = self.target.initial().requires_grad_()
+        learning_rate = options.learning_rate / max(mechanism.noise_multiplier or 0.0, 1.0)
         if options.optimizer == "adam":
-            optimizer: torch.optim.Optimizer = torch.optim.Adam([theta], lr=options.learning_rate)
+            optimizer: torch.optim.Optimizer = torch.optim.Adam([theta], lr=learning_rate)
         else:
-            optimizer = torch.optim.SGD([theta], lr=options.learning_rate, momentum=0.9)
+            optimizer = torch.optim.SGD([theta], lr=learning_rate, momentum=0.9)
         decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, total_iters=options.steps)
         iterates = [theta.detach().clone()]
 
         def gradients(x: Tensor) -> Tensor:
             return self.target.per_example_gradients(theta.detach(), x, rng, options.multiplicity)
 
-        steps = private.gradient_steps(gradients, self.mechanism(budget), role="LoRA gradient")
+        steps = private.gradient_steps(gradients, mechanism, role="LoRA gradient")
         for gradient in steps:
             theta.grad = gradient.to(theta)
             optimizer.step()

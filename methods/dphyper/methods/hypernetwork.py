@@ -51,7 +51,7 @@ class HypernetworkOptions(Options):
     support: int = 128
     query: int = 8
     width: int = 256
-    learning_rate: float = 1e-3
+    learning_rate: float = 7e-4
     noise_min: float = 1e-3
     noise_max: float = 0.5
     prior_fraction: float = 0.125
@@ -195,16 +195,16 @@ class Hypernetwork(Method):
         return loss
 
     def validation_step(self, batch: Episode, batch_idx: int) -> None:
-        """Loss on tuning tasks without noise, with noise, and of the prior, on the same images and noises."""
+        """Loss on tuning tasks of the base, the prior and the network at three noise levels, on the same draws."""
         embedding_TSK = self.encoder(self._features[batch.support_TS])
         clean_TK = (embedding_TSK * batch.weight_TS[..., None]).sum(1)
         n_T = batch.weight_TS.count_nonzero(1).float()
-        rng = torch.Generator(self.device).manual_seed(batch_idx)
-        self.log("hypernetwork/tuning_base", self._query_loss(torch.zeros(len(n_T), self.target.num_parameters), batch, rng))
+        base_TP = self.target.initial().expand(len(n_T), -1)
+        thetas = {"base": base_TP}
         for name, std in (("clean", 0.0), ("noise_0.03", 0.03), ("noise_0.1", 0.1), ("prior", math.inf)):
-            noise_T = torch.full_like(n_T, std)
             noisy_TK = clean_TK + (std * torch.randn_like(clean_TK) if math.isfinite(std) else 0)
-            theta_TP = self.decode(noisy_TK, noise_T, n_T)
+            thetas[name] = self.decode(noisy_TK, torch.full_like(n_T, std), n_T)
+        for name, theta_TP in thetas.items():
             rng = torch.Generator(self.device).manual_seed(batch_idx)
             self.log(f"hypernetwork/tuning_{name}", self._query_loss(theta_TP, batch, rng))
 

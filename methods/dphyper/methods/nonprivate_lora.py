@@ -16,11 +16,12 @@ from dphyper.methods.dp_sgd import DPSGD, DPSGDOptions
 class NonprivateOptions(DPSGDOptions):
     """As `DPSGDOptions`, with defaults for training without noise."""
 
-    steps: int = 200
+    steps: int = 150
     sampling_prob: float = 0.5
     l2_clip_norm: float = math.inf
     multiplicity: int = 1
     learning_rate: float = 0.01
+    optimizer: str = "adam"
     average_last: float = 0.2
 
 

@@ -25,7 +25,7 @@ class Sweep:
         wandb: ``auto`` (online when logged in, else offline), ``online``, ``offline`` or ``off``.
         performance: Knobs that change speed only.
         cell: Keys that all cells share, as in ``dphyper run``.
-        options: Hyper-parameters by method.
+        options: Hyper-parameters by method; an axis such as ``options.steps`` of the grid wins over them.
         grid: One or several cross products; each maps keys of a cell (dotted where nested) to lists of values.
     """
 
@@ -66,7 +66,7 @@ class Sweep:
                     _set(merged, key, value)
                 method = merged.get("method", Cell.method)
                 methods.add(method)
-                merged["options"] = {**merged.get("options", {}), **self.options.get(method, {})}
+                merged["options"] = {**self.options.get(method, {}), **merged.get("options", {})}
                 cell = canonical(parse(merged))
                 found.setdefault(cell.id, cell)
         for name in self.options:

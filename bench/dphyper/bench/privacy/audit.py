@@ -239,7 +239,7 @@ def clopper_pearson_lower_bound(out: Scores, canary: Scores, delta: float, *, co
         with np.errstate(divide="ignore"):
             one_way = np.log(np.maximum(1 - delta - miss, 0.0)) - np.log(alpha)
             other_way = np.log(np.maximum(1 - delta - alpha, 0.0)) - np.log(miss)
-        return np.maximum(one_way, other_way)
+        return np.asarray(np.maximum(one_way, other_way), dtype=np.float64)
 
     return max(_split_bound(out, canary, epsilon, confidence), 0.0)
 

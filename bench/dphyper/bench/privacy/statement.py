@@ -20,9 +20,8 @@ _RELATIONS = {
 _SELECTIONS = {
     "fixed": "All hyper-parameters were fixed in advance, at no privacy cost.",
     "tuned_public": "Hyper-parameters were chosen on public tasks held out for tuning, at no privacy cost.",
-    "tuned_private": "Hyper-parameters were chosen on the private records; the trials are charged in the ledger.",
-    "non_private": "Hyper-parameters were chosen on the private records without accounting, which the guarantee does "
-    "not cover.",
+    "tuned_private": "Hyper-parameters were chosen on the private records.",
+    "non_private": "Hyper-parameters were chosen on the private records, at a cost that is not accounted for.",
 }
 _NOISE = {
     "continuous": "The noise is drawn in float64 from the operating system's entropy.",
@@ -36,7 +35,8 @@ def privacy_statement(cell: Cell, ledger: Ledger, selection: str, public_data: s
     Args:
         cell: The cell that the ledger belongs to.
         ledger: Of the finished run.
-        selection: ``fixed``, ``tuned_public``, ``tuned_private`` or ``non_private``.
+        selection: ``fixed``, ``tuned_public``, ``tuned_private`` or ``non_private``. Trials on the private records
+            count as charged only if the ledger holds releases whose role begins with "tuning".
         public_data: What the public stages were trained on, as a noun phrase.
 
     Returns:
@@ -57,7 +57,7 @@ def privacy_statement(cell: Cell, ledger: Ledger, selection: str, public_data: s
         why = "private records were used without noise"
     elif not ledger.private:
         why = "the noise can be computed again from a seed"
-    elif selection == "non_private":
+    elif selection == "non_private" or (selection == "tuned_private" and not _trials_charged(ledger)):
         why = "hyper-parameters were chosen on the private records without accounting"
     if why:
         return f"No privacy guarantee: {why}. {used} {public} {chosen}"
@@ -67,6 +67,10 @@ def privacy_statement(cell: Cell, ledger: Ledger, selection: str, public_data: s
         "distributions or the exact Gaussian formula, confirmed by a second accountant. "
         f"{_NOISE[(ledger.noise or {})['sampler']]} {public} {chosen}"
     )
+
+
+def _trials_charged(ledger: Ledger) -> bool:
+    return any(charge.role.startswith("tuning") for charge in ledger.charges)
 
 
 def _describe(charge: Charge, ledger: Ledger) -> str:
