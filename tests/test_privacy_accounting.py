@@ -7,6 +7,10 @@ import time
 import dp_accounting
 import numpy as np
 import pytest
+from scipy.integrate import quad
+from scipy.optimize import brentq
+from scipy.stats import norm
+
 from dphyper.bench.errors import PrivacyError, UserError
 from dphyper.bench.privacy import accounting
 from dphyper.bench.privacy.accounting import (
@@ -19,9 +23,6 @@ from dphyper.bench.privacy.accounting import (
 )
 from dphyper.bench.privacy.budget import Budget, Relation
 from dphyper.bench.privacy.mechanisms import NoisyHistogram, OneShotMean, PoissonGradientSteps
-from scipy.integrate import quad
-from scipy.optimize import brentq
-from scipy.stats import norm
 
 EPSILONS = (0.5, 1, 2, 4, 8, 10, 16)
 # Standard deviation over sensitivity of the analytic Gaussian mechanism (Balle & Wang 2018), computed elsewhere.
@@ -160,9 +161,9 @@ def test_calibration_keeps_multipliers_that_are_set() -> None:
 
 
 @pytest.mark.parametrize("relation", Relation)
-@pytest.mark.parametrize("epsilon", [0.05, 0.5, 3.0, 30.0])
+@pytest.mark.parametrize("epsilon", [0.05, 1.0, 20.0])
 def test_calibration_never_spends_more_than_the_budget_and_wastes_little(epsilon: float, relation: Relation) -> None:
-    for mechanism in (OneShotMean(), steps(1.0, 50), steps(0.5, 20)):
+    for mechanism in (OneShotMean(), steps(0.5, 20)):
         (calibrated,) = calibrate(budget(epsilon, relation=relation), mechanism)
         spent = epsilon_of(calibrated.event(), 1e-5, relation)
         assert spent <= epsilon
@@ -203,8 +204,8 @@ def test_second_accountant_that_fails_raises(monkeypatch: pytest.MonkeyPatch) ->
 def test_unknown_events_are_refused() -> None:
     with pytest.raises(PrivacyError, match="no accountant here"):
         epsilon_of(dp_accounting.LaplaceDpEvent(1.0), 1e-5, Relation.ADD_OR_REMOVE_ONE)
+    sampled = dp_accounting.SampledWithoutReplacementDpEvent(100, 10, dp_accounting.GaussianDpEvent(1.0))
     with pytest.raises(PrivacyError, match="no accountant here"):
-        sampled = dp_accounting.SampledWithoutReplacementDpEvent(100, 10, dp_accounting.GaussianDpEvent(1.0))
         epsilon_of(sampled, 1e-5, Relation.REPLACE_ONE)
 
 

@@ -245,7 +245,7 @@ def _agreed_epsilon(steps: Steps, delta: float, relation: Relation) -> float:
 def _pld_epsilon(steps: Steps, delta: float, relation: Relation) -> float:
     """Upper bound on ε by privacy-loss distributions, on a grid that is fine against the loss of one step."""
     spread = min(((q if q < 1 else math.sqrt(count)) / sigma for q, sigma, count in steps), default=1.0)
-    accountant = PLDAccountant(_RELATIONS[relation], value_discretization_interval=min(max(spread / 100, 1e-5), 1e-3))
+    accountant = PLDAccountant(_RELATIONS[relation], value_discretization_interval=min(max(spread / 100, 5e-5), 1e-3))
     for q, sigma, count in steps:
         event = dp_accounting.GaussianDpEvent(sigma)
         accountant.compose(event if q == 1 else dp_accounting.PoissonSampledDpEvent(q, event), count)

@@ -115,7 +115,7 @@ def record_wise(fn: Callable[[Tensor], Tensor], records: Tensor, *, tolerance: f
         tolerance: Relative to the largest entry of the output; float32 kernels differ by about 1e-6 between batch
             sizes.
     """
-    whole = fn(records)
+    whole = fn(records).detach()
     scale = tolerance * max(float(whole.abs().max()), 1e-30)
     order = torch.arange(len(records) - 1, -1, -1)
     if not torch.allclose(fn(records[order])[order], whole, rtol=0, atol=scale):
@@ -125,7 +125,7 @@ def record_wise(fn: Callable[[Tensor], Tensor], records: Tensor, *, tolerance: f
             others = records * factor
             others[i] = records[i]
             for batch, row in ((others, i), (records[i : i + 1], 0)):
-                moved = float((fn(batch)[row] - whole[i]).abs().max())
+                moved = float((fn(batch)[row].detach() - whole[i]).abs().max())
                 if not moved <= scale:
                     return f"the row of record {i} moves by {moved:.3g} when only other records change"
     return None
