@@ -54,6 +54,8 @@ class PublicTasks(lightning.LightningDataModule):
         support: S, 0 for none.
         query: Q.
         steps: Training batches.
+        mixture: Share of the training tasks that are mixtures: the union of two to four public tasks, so that
+            broad and incoherent data sets are met as well.
         validation_steps: Validation batches; 0, or a collection without tuning tasks, for none.
 
     Attributes:
@@ -69,6 +71,7 @@ class PublicTasks(lightning.LightningDataModule):
         query: int,
         steps: int,
         support: int = 0,
+        mixture: float = 0.0,
         validation_steps: int = 0,
     ) -> None:
         super().__init__()
@@ -79,6 +82,7 @@ class PublicTasks(lightning.LightningDataModule):
             split: [np.searchsorted(kept, task.indices) for task in collection.select(split)] for split in splits
         }
         self.seed, self.tasks, self.support, self.query = seed, tasks, support, query
+        self.mixture = mixture
         self.steps, self.validation_steps = steps, validation_steps if self.rows["tuning"] else 0
 
     def train_dataloader(self) -> DataLoader[Episode]:
@@ -104,9 +108,18 @@ class _Episodes(IterableDataset[Episode]):
         rng = np.random.default_rng([data.seed, len(self.split)])
         for _ in range(self.steps):
             chosen = rng.choice(len(rows), data.tasks, replace=len(rows) < data.tasks)
-            dealt = [self._deal(rows[task], rng) for task in chosen]
+            dealt = [self._deal(self._mixed(rows[task], rng), rng) for task in chosen]
             support, weight, query = (torch.from_numpy(np.stack(part)) for part in zip(*dealt, strict=True))
             yield Episode(support_TS=support, weight_TS=weight, query_TQ=query)
+
+    def _mixed(self, rows: Rows, rng: np.random.Generator) -> Rows:
+        """The task itself, or now and then its union with one to three others, each with the same weight."""
+        if self.split != "public" or rng.uniform() >= self.data.mixture:
+            return rows
+        others = rng.choice(len(self.data.rows["public"]), rng.integers(1, 4))
+        parts = [rows, *(self.data.rows["public"][other] for other in others)]
+        size = min(len(part) for part in parts)
+        return np.unique(np.concatenate([rng.permutation(part)[:size] for part in parts]))
 
     def _deal(self, rows: Rows, rng: np.random.Generator) -> tuple[Rows, NDArray[np.float32], Rows]:
         """Support rows, their weights and query rows of one task."""

@@ -37,6 +37,7 @@ class HypernetworkOptions(Options):
         tasks: Public tasks in each step.
         support: Most records embedded of each task in a step.
         query: Images of each task in a step on which the generated weights are judged.
+        mixture: Share of the tasks in a step that are mixtures of public tasks.
         width: Hidden width of encoder and decoder.
         learning_rate: Peak of the one-cycle schedule of AdamW.
         noise_min: Least standard deviation of the noise on the mean embedding met in training.
@@ -50,6 +51,7 @@ class HypernetworkOptions(Options):
     tasks: int = 16
     support: int = 128
     query: int = 8
+    mixture: float = 0.4
     width: int = 256
     learning_rate: float = 7e-4
     noise_min: float = 1e-3
@@ -147,6 +149,7 @@ class Hypernetwork(Method):
             tasks=options.tasks,
             support=options.support,
             query=options.query,
+            mixture=options.mixture,
             steps=options.train_steps,
             validation_steps=8,
         )
