@@ -479,10 +479,12 @@ def test_ledger_survives_json(relation: Relation, epsilon: float) -> None:
 
 
 def test_reproducible_noise_is_never_private() -> None:
-    ledger = Ledger(budget(1.0))
-    open_private(torch.ones(50, K), ledger=ledger, noise=NoiseSource.reproducible(0))
-    assert not ledger.private
-    assert not ledger.to_json()["private"]
+    (mean,) = calibrate(budget(1.0), OneShotMean())
+    for noise, private in ((NoiseSource.reproducible(0), False), (NoiseSource.os(), True)):
+        ledger = Ledger(budget(1.0))
+        open_private(torch.ones(50, K), ledger=ledger, noise=noise).release_mean(identity, mean, role="a")
+        assert ledger.private is private
+        assert ledger.to_json()["private"] is private
 
 
 def test_delta_must_lie_below_one_over_n() -> None:

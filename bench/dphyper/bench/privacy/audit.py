@@ -265,6 +265,32 @@ def _upper_rate(events: NDArray[np.int64], trials: int, level: float) -> Scores:
     return np.where(events < trials, rate, 1.0)
 
 
+def one_run_audit(
+    scores: Scores, included: NDArray[np.bool_], delta: float, *, guesses: int, confidence: float = 0.95
+) -> float:
+    """Lower bound on ε under add-or-remove-one from the scores of many canaries in a single run.
+
+    The attacker guesses that the ``guesses / 2`` canaries of the highest scores were in and that as many of the
+    lowest were not, and abstains on the rest. It works end to end: insert each canary by a fair coin, run a method
+    once, and score each canary by what the result gives away about it, such as its negative loss.
+
+    Args:
+        scores: (m,) one for each canary, higher if it looks included.
+        included: (m,) what the coins said.
+        delta: δ at least 0.
+        guesses: Even, at most m, and chosen before the scores are seen.
+        confidence: Probability with which the bound holds.
+
+    >>> included = np.arange(1000) % 2 == 0
+    >>> round(one_run_audit(np.where(included, 1.0, -1.0), included, 1e-5, guesses=1000), 2)
+    5.78
+    """
+    order = np.argsort(scores)
+    half = guesses // 2
+    correct = int(included[order[-half:]].sum() + (~included[order[:half]]).sum())
+    return one_run_lower_bound(correct, 2 * half, len(scores), delta, confidence=confidence)
+
+
 def one_run_lower_bound(correct: int, guesses: int, canaries: int, delta: float, *, confidence: float = 0.95) -> float:
     """Lower bound on ε at δ from one run with many canaries, each put in by a fair coin.
 

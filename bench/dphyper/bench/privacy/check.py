@@ -21,7 +21,7 @@ from dphyper.bench.specs import Cell
 from dphyper.bench.store import Store
 
 # Chance of one false finding of a private number beyond the ceiling in a whole store.
-SIGNIFICANCE = 0.001
+SIGNIFICANCE = 0.01
 
 
 def check_store(store: Store) -> list[str]:
@@ -125,7 +125,8 @@ def _check_whole(done: pd.DataFrame) -> Iterator[str]:
         # An interval needs two numbers on either side.
         if min(private.count(), ceiling.count()) < 2:
             continue
-        better = ttest_ind(private, ceiling, equal_var=False, alternative="less", nan_policy="omit")
+        # A pooled variance, for with three seeds a side Welch's test finds nothing at this level.
+        better = ttest_ind(private, ceiling, alternative="less", nan_policy="omit")
         if better.pvalue < SIGNIFICANCE / len(tests):
             yield (
                 f"{method} at ε = {epsilon:g} on {task} (n = {n}): a Fréchet distance of {private.mean():.4g} over "

@@ -97,8 +97,9 @@ class Ledger:
 
     @property
     def private(self) -> bool:
-        """Whether a privacy claim may be made: a finite budget, and noise that nobody can compute again."""
-        return math.isfinite(self.budget.epsilon) and (self.noise or {}).get("source") != "reproducible"
+        """Whether ε may be claimed: no record was used, or ε is finite and nobody can compute the noise again."""
+        secret = (self.noise or {}).get("source") != "reproducible"
+        return not self.charges or (secret and math.isfinite(self.spent()))
 
     def bind(self, *, n: int, noise: NoiseSource) -> None:
         """Record the nominal n and the noise source; a resumed run must come with the same.

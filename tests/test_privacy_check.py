@@ -1,0 +1,264 @@
+"""`check_store` finds each way in which a store can claim what its ledgers do not support; the statement says it."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dphyper.bench.privacy.accounting import calibrate
+from dphyper.bench.privacy.budget import Budget, Relation
+from dphyper.bench.privacy.check import check_store
+from dphyper.bench.privacy.ledger import Ledger
+from dphyper.bench.privacy.mechanisms import GaussianMechanism, NoisyHistogram, OneShotMean, PoissonGradientSteps
+from dphyper.bench.privacy.noise import NoiseSource
+from dphyper.bench.privacy.private_data import PrivateData
+from dphyper.bench.privacy.statement import privacy_statement
+from dphyper.bench.specs import Cell
+from dphyper.bench.store import SCHEMA, Row, Store, write_json
+
+OPTIONS = {"steps": 3, "sampling_prob": 0.5, "l2_clip_norm": 1.0}
+
+
+def run(cell: Cell, mechanism: GaussianMechanism | None, noise: NoiseSource | None = None) -> Ledger:
+    """Release from zero records as a runner would."""
+    budget = Budget(epsilon=cell.epsilon, delta=cell.delta, relation=Relation(cell.relation))
+    ledger = Ledger(budget)
+    private = PrivateData(torch.zeros(cell.n, 3), n=cell.n, ledger=ledger, noise=noise or NoiseSource.os())
+    if mechanism is not None:
+        (mechanism,) = calibrate(budget, mechanism)
+    match mechanism:
+        case OneShotMean():
+            private.release_mean(lambda x: x, mechanism, role="embedding")
+        case PoissonGradientSteps():
+            list(private.gradient_steps(lambda x: x, mechanism, role="gradient"))
+        case NoisyHistogram():
+            private.release_histogram(lambda x: x, mechanism, role="votes")
+    return ledger
+
+
+def gradients(**changes: Any) -> PoissonGradientSteps:
+    return PoissonGradientSteps(**{**OPTIONS, **changes})
+
+
+def add(store: Store, cell: Cell, ledger: Ledger, fid: float, **changes: Any) -> None:
+    row = Row(
+        schema=SCHEMA,
+        cell=cell.id,
+        status="done",
+        error="",
+        sweep="test",
+        collection="digits8",
+        task=cell.task,
+        family=cell.task,
+        split="private",
+        distance="near",
+        n=cell.n,
+        method=cell.method,
+        role="method",
+        epsilon=cell.epsilon,
+        delta=cell.delta,
+        relation=cell.relation,
+        embedding_dim=cell.embedding_dim,
+        seed=cell.seed,
+        private=not cell.reproducible_noise,
+        selection="fixed",
+        protocol="p",
+        extractor="efficientnet_lite0",
+        epsilon_spent=ledger.spent(),
+        fid=fid,
+    )
+    row.update(changes)  # type: ignore[typeddict-item]
+    store.write(cell, row)
+    write_json(store.directory(cell.id) / "ledger.json", ledger.to_json())
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A sound store: DP-SGD and a hypernetwork at two ε, a floor and a ceiling, three seeds each."""
+    store = Store(tmp_path)
+    for seed in range(3):
+        for epsilon in (1.0, 8.0):
+            cell = Cell(task="8", method="dp_sgd", epsilon=epsilon, options=OPTIONS, seed=seed)
+            add(store, cell, run(cell, gradients()), 40 + seed - epsilon)
+            cell = Cell(task="8", method="hypernetwork", epsilon=epsilon, seed=seed)
+            add(store, cell, run(cell, OneShotMean()), 30 + seed - epsilon)
+        cell = Cell(task="8", method="public_only", epsilon=math.inf, seed=seed)
+        add(store, cell, run(cell, None), 50 + seed, role="floor")
+        cell = Cell(task="8", method="nonprivate_lora", epsilon=math.inf, seed=seed)
+        bare = gradients(l2_clip_norm=math.inf, noise_multiplier=0.0)
+        add(store, cell, run(cell, bare), 10 + seed, role="ceiling", private=False, selection="non_private")
+    return store
+
+
+def test_a_sound_store_has_no_finding(store: Store) -> None:
+    assert check_store(store) == []
+
+
+def edit_json(name: str, change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    def apply(folder: Path) -> None:
+        path = folder / name
+        plain = json.loads(path.read_text())
+        change(plain)
+        path.write_text(json.dumps(plain))
+
+    return apply
+
+
+def in_ledger(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    return edit_json("ledger.json", change)
+
+
+def in_row(**values: Any) -> Callable[[Path], None]:
+    return edit_json("row.json", lambda row: row.update(values))
+
+
+def in_charge(**values: Any) -> Callable[[Path], None]:
+    return in_ledger(lambda plain: plain["charges"][0].update(values))
+
+
+def in_mechanism(**values: Any) -> Callable[[Path], None]:
+    return in_ledger(lambda plain: plain["charges"][0]["mechanism"].update(values))
+
+
+@pytest.mark.parametrize(
+    ("tamper", "finding"),
+    [
+        (in_row(epsilon_spent=0.5), "ε = 0.5 in the row"),
+        (in_row(epsilon=0.5), "epsilon is 0.5 in the row"),
+        (in_row(n=64), "n is 64 in the row"),
+        (in_row(delta=1e-6), "rows of different delta"),
+        (in_row(relation="replace_one"), "rows of different relation"),
+        (in_row(protocol="other"), "rows of different protocol"),
+        (in_row(selection="non_private"), "hyper-parameters were chosen on private records"),
+        (in_ledger(lambda plain: plain.update(epsilon_spent=0.5)), "ε = 0.5 recorded in the ledger"),
+        (in_ledger(lambda plain: plain.update(n=64)), "n = 64 in the ledger"),
+        (in_ledger(lambda plain: plain["budget"].update(epsilon=2.0)), "its ledger is of"),
+        (in_ledger(lambda plain: plain["budget"].update(relation="replace_one")), "spent of a budget of 1"),
+        (in_ledger(lambda plain: plain["noise"].update(source="reproducible")), "drawn from a seed"),
+        (in_ledger(lambda plain: plain.update(schema=7)), "ε cannot be derived from its ledger: UserError"),
+        (in_ledger(lambda plain: plain.pop("budget")), "ε cannot be derived from its ledger: KeyError"),
+        (in_charge(complete=False), "was charged and not completed"),
+        (in_charge(noise_std=0.1), "has noise_std 0.1 recorded"),
+        (in_charge(sensitivity=0.1), "has sensitivity 0.1 recorded"),
+        (in_charge(event={"kind": "GaussianDpEvent", "noise_multiplier": 50.0}), "derived from the recorded events"),
+        (in_charge(event={"kind": "LaplaceDpEvent", "noise_multiplier": 50.0}), "no accountant here"),
+        (in_mechanism(steps=300), "spent of a budget of 1"),
+        (in_mechanism(steps=2), "has steps = 2, its spec 3"),
+        (in_mechanism(sampling_prob=0.1), "has sampling_prob = 0.1, its spec 0.5"),
+        (in_mechanism(noise_multiplier=0.0), "records were used without noise"),
+        (lambda folder: (folder / "ledger.json").unlink(), "it has no ledger.json"),
+        (edit_json("cell.json", lambda cell: cell.update(n=64)), "the spec was changed after the run"),
+    ],
+)
+def test_each_contradiction_is_found(store: Store, tamper: Callable[[Path], None], finding: str) -> None:
+    cell = Cell(task="8", method="dp_sgd", epsilon=1.0, options=OPTIONS, seed=1)
+    tamper(store.directory(cell.id))
+    findings = check_store(store)
+    assert any(finding in line for line in findings), findings
+    assert all("\n" not in line for line in findings)
+
+
+def test_a_private_number_beyond_the_ceiling_is_found(store: Store) -> None:
+    for seed in range(3):
+        cell = Cell(task="8", method="hypernetwork", epsilon=8.0, seed=seed)
+        in_row(fid=0.1 * seed)(store.directory(cell.id))
+    (finding,) = check_store(store)
+    assert "hypernetwork at ε = 8 on 8 (n = 128)" in finding
+    assert "beats the non-private ceiling" in finding
+
+
+def test_a_private_number_beyond_the_ceiling_within_chance_is_not(store: Store) -> None:
+    for seed in range(3):
+        cell = Cell(task="8", method="hypernetwork", epsilon=8.0, seed=seed)
+        in_row(fid=10.5 + 0.5 * seed)(store.directory(cell.id))
+    assert check_store(store) == []
+
+
+def test_reproducible_rows_that_do_not_claim_privacy_pass(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    cell = Cell(task="8", method="hypernetwork", reproducible_noise=True)
+    ledger = run(cell, OneShotMean(), NoiseSource.reproducible(0))
+    add(store, cell, ledger, 3.0)
+    assert check_store(store) == []
+    in_row(private=True)(store.directory(cell.id))
+    (finding,) = check_store(store)
+    assert "drawn from a seed" in finding
+
+
+def test_every_key_of_a_ledger_is_documented() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "ledger.md").read_text()
+    plain = run(Cell(task="8"), gradients()).to_json()
+    charge = plain["charges"][0]
+    keys = {*plain, *plain["budget"], *plain["noise"], *charge, *charge["mechanism"], "count_weight", "bins", "of"}
+    missing = [key for key in keys if not any(form in page for form in (f"`{key}`", f"`{key}.", f".{key}`"))]
+    assert missing == []
+
+
+# --- the statement
+
+
+@pytest.mark.parametrize("relation", Relation)
+def test_statement_names_unit_relation_budget_mechanism_noise_and_public_data(relation: Relation) -> None:
+    cell = Cell(task="8", relation=relation.value, epsilon=1.0)
+    text = privacy_statement(cell, run(cell, OneShotMean()), "tuned_public", "a font collection")
+    words = {
+        Relation.ADD_OR_REMOVE_ONE: "addition or removal of one record",
+        Relation.ZERO_OUT: "replaced with a null record",
+        Relation.REPLACE_ONE: "the replacement of one record",
+    }
+    for part in (
+        "(ε = 1, δ = 1e-05)-differentially private with respect to one record",
+        words[relation],
+        "clipped to l2 norm 1",
+        f"noise multiplier {'7.461' if relation is Relation.REPLACE_ONE else '3.731'}",
+        "operating system's entropy",
+        "Taken as public: a font collection",
+        "public tasks held out for tuning",
+    ):
+        assert part in text
+    assert ("n = 128" in text) is (relation is not Relation.ADD_OR_REMOVE_ONE)
+    assert "\n" not in text
+
+
+def test_statement_of_gradient_steps_and_votes() -> None:
+    cell = Cell(task="8", epsilon=8.0)
+    text = privacy_statement(cell, run(cell, gradients()), "fixed", "digits")
+    assert "3 sums of per-example gradients" in text
+    assert "Poisson samples of rate 0.5" in text
+    assert "histogram of 3 bins" in privacy_statement(cell, run(cell, NoisyHistogram(bins=3)), "fixed", "digits")
+
+
+def test_statement_claims_nothing_that_the_ledger_does_not_support() -> None:
+    cell = Cell(task="8", epsilon=1.0)
+    sound = run(cell, OneShotMean())
+    seeded = run(cell, OneShotMean(), NoiseSource.reproducible(0))
+    clear = run(Cell(task="8", epsilon=math.inf), OneShotMean())
+    for ledger, selection, reason in (
+        (seeded, "fixed", "from a seed"),
+        (clear, "fixed", "used without noise"),
+        (sound, "non_private", "without accounting"),
+        (sound, "tuned_private", "without accounting"),
+    ):
+        text = privacy_statement(cell, ledger, selection, "digits")
+        assert text.startswith("No privacy guarantee: ")
+        assert reason in text
+        assert "differentially private" not in text
+    untouched = run(Cell(task="8", epsilon=math.inf), None)
+    assert privacy_statement(cell, untouched, "fixed", "digits").startswith("The output depends on no private record")
+
+
+def test_statement_of_charged_trials_holds() -> None:
+    cell = Cell(task="8", epsilon=2.0)
+    budget = Budget(epsilon=2.0, delta=1e-5, relation=Relation.ADD_OR_REMOVE_ONE)
+    trial, final = calibrate(budget, NoisyHistogram(bins=2), OneShotMean())
+    ledger = Ledger(budget)
+    private = PrivateData(torch.zeros(128, 2), n=128, ledger=ledger, noise=NoiseSource.os())
+    private.release_histogram(lambda x: x, trial, role="tuning scores")
+    private.release_mean(lambda x: x, final, role="embedding")
+    text = privacy_statement(cell, ledger, "tuned_private", "digits")
+    assert text.startswith("The output is (ε = 2")
+    assert "Released (tuning scores)" in text
