@@ -1,8 +1,8 @@
-"""The command line: ``dphyper run | sweep plan | sweep run | report | ls``.
+"""The command line: ``dphyper run | sweep plan | sweep run | report | check | ls``.
 
 Every option is also a YAML key of the same name, and both go through one schema, the dataclasses of
 `dphyper.bench.specs`. A user's mistake is answered by one line and exit status 2; a sweep that leaves cells
-undone exits with 1; Ctrl-C with 130. Nothing heavy is imported before it is needed.
+undone, or a check with findings, exits with 1; Ctrl-C with 130. Nothing heavy is imported before it is needed.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from dphyper.bench.catalog import DATASETS, METHODS
+from dphyper.bench.catalog import DATASETS, METHODS, canonical
 from dphyper.bench.errors import PrivacyError, UserError, unknown_name
 from dphyper.bench.specs import Cell, DataSpec, Performance
 from dphyper.bench.store import Store
@@ -55,6 +55,8 @@ def _dispatch(argv: list[str]) -> int:
             return _sweep(config.sweep)
         case "report":
             return _report(config.report)
+        case "check":
+            return _check(config.check)
         case _:
             return _ls(config.ls)
 
@@ -81,6 +83,9 @@ def _parser() -> ArgumentParser:
     report.add_argument("--store", type=str, required=True, help="folder of results, for instance runs/demo")
     report.add_argument("--out", type=str, default="", help="folder of the report (default: STORE/report)")
     commands.add_subcommand("report", report, help="figures, tables and an HTML page from a store")
+    check = ArgumentParser(exit_on_error=False, description="Derive every row's ε again, by two accountants.")
+    check.add_argument("--store", type=str, required=True, help="folder of results")
+    commands.add_subcommand("check", check, help="find what a hostile reviewer would find in a store")
     listing = ArgumentParser(exit_on_error=False, description="List what there is.")
     listing.add_argument("what", choices=["methods", "data", "tasks", "cells"], help="what to list")
     listing.add_argument("--source", type=str, default="glyphs", help="of tasks: the data source")
@@ -160,7 +165,7 @@ def _cell(plain: Mapping[str, Any]) -> Cell:
 
 
 def _run(config: Namespace) -> int:
-    from dphyper.bench.runner import Runner, canonical
+    from dphyper.bench.runner import Runner
     from dphyper.bench.tracking import Tracking
 
     cell = canonical(Cell(**{name: config[name] for name in Cell.__dataclass_fields__}))
@@ -193,6 +198,14 @@ def _report(config: Namespace) -> int:
     page = write_report(Store(config.store), Path(config.out or f"{config.store}/report"))
     print(f"report: {page}")
     return 0
+
+
+def _check(config: Namespace) -> int:
+    from dphyper.bench.privacy.check import check_store
+
+    findings = check_store(Store(config.store))
+    print("\n".join(findings) or f"{config.store}: no finding")
+    return int(bool(findings))
 
 
 def _ls(config: Namespace) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 import lightning
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from dphyper.bench.errors import UserError
@@ -39,7 +40,7 @@ class Pretraining(lightning.LightningModule):
         self.log("base/loss", loss)
         return loss
 
-    def configure_optimizers(self) -> dict[str, object]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with a one-cycle learning rate."""
         optimizer = torch.optim.AdamW(self.unet.parameters(), lr=self.learning_rate, weight_decay=1e-4)
         steps = int(self.trainer.estimated_stepping_batches)

@@ -223,7 +223,7 @@ class Runner:
         cell = canonical(cell)
         folder = self.store.directory(cell.id)
         folder.mkdir(parents=True, exist_ok=True)
-        row = self._facts(cell)
+        row: Row = self._facts(cell)
         try:
             row.update(self._measure(cell, folder))  # type: ignore[typeddict-item]
         except UserError:
@@ -263,7 +263,6 @@ class Runner:
             selection=kind.selection,
             protocol=self.evaluator(cell.protocol).protocol_hash,
             extractor=cell.protocol.extractor,
-            **_provenance(),
         )
 
     def _measure(self, cell: Cell, folder: Path) -> dict[str, Any]:
@@ -283,6 +282,7 @@ class Runner:
         evaluator = self.evaluator(cell.protocol)
         reference = self._features(cell, draw.reference)
         scores = evaluator.scores(evaluator.features(images), reference)
+        public = f"the public and tuning tasks of {collection.name}"
         floor = evaluator.floor(reference, seed=cell.seed)
         return {
             "epsilon_spent": ledger.spent(),
@@ -301,7 +301,8 @@ class Runner:
             "parameters": method.target.num_parameters,
             "base_hash": self._base_key(cell),
             "provenance": collection.provenance(cell.task),
-            "statement": privacy_statement(cell, ledger, selection=method.selection, public_data=collection.name),
+            **_provenance(),
+            "statement": privacy_statement(cell, ledger, selection=method.selection, public_data=public),
         }
 
     def _adapt(self, cell: Cell, method: Method, draw: Draw, folder: Path) -> tuple[Tensor, Ledger]:

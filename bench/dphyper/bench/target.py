@@ -14,7 +14,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -135,9 +135,11 @@ class LoRADiffusion:
             return out
         weight = self._theta[..., self._slices[index]].unflatten(-1, self._factors[index].weight.shape)
         if weight.dim() == 2:
-            return a_B_R @ weight.T
-        flat = a_B_R.reshape(len(a_B_R), -1, a_B_R.shape[-1])
-        return (flat @ weight.mT).reshape(*a_B_R.shape[:-1], -1)
+            delta: Tensor = a_B_R @ weight.T
+        else:
+            flat = a_B_R.reshape(len(a_B_R), -1, a_B_R.shape[-1])
+            delta = (flat @ weight.mT).reshape(*a_B_R.shape[:-1], -1)
+        return delta
 
     @contextmanager
     def _bound(self, theta: Tensor) -> Iterator[None]:
@@ -160,7 +162,7 @@ class LoRADiffusion:
         """
         noisy, t_B, wanted = corrupt(self.scheduler, x, rng)
         with self._bound(theta):
-            predicted = self.unet(noisy, t_B, return_dict=False)[0]
+            predicted: Tensor = self.unet(noisy, t_B, return_dict=False)[0]
         return (predicted - wanted).square().flatten(1).mean(1)
 
     def per_example_gradients(self, theta: Tensor, x: Tensor, rng: torch.Generator, multiplicity: int) -> Tensor:
@@ -190,7 +192,7 @@ class LoRADiffusion:
             # torch notes that the frozen layers before the first B have no gradient, which is the point of them.
             warnings.filterwarnings("ignore", "Full backward hook is firing")
             (predicted - wanted).square().flatten(1).mean(1).sum().backward()
-        rows = torch.cat([factor.weight.grad_sample.flatten(1) for factor in self._factors], 1)
+        rows = torch.cat([cast(Any, factor.weight).grad_sample.flatten(1) for factor in self._factors], 1)
         self._grad_sample.disable_hooks()
         self._grad_sample.eval()
         self._grad_sample.zero_grad(set_to_none=True)

@@ -8,12 +8,13 @@ last part are averaged, which is free post-processing. Sampling, clipping, noise
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from dphyper.bench.errors import UserError
-from dphyper.bench.method import Method, Options
+from dphyper.bench.method import Method, Options, Role, Selection
 from dphyper.bench.privacy.accounting import calibrate
 from dphyper.bench.privacy.budget import Budget
 from dphyper.bench.privacy.mechanisms import PoissonGradientSteps
@@ -53,8 +54,8 @@ class DPSGDOptions(Options):
 class DPSGD(Method):
     """DP-SGD or DP-Adam on the LoRA's B."""
 
-    role = "method"
-    selection = "tuned_public"
+    role: ClassVar[Role] = "method"
+    selection: ClassVar[Selection] = "tuned_public"
     uses = frozenset({"task", "n", "epsilon", "seed"})
     options_type = DPSGDOptions
     _options: DPSGDOptions

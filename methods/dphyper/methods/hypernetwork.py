@@ -13,12 +13,14 @@ Shapes: T tasks, S records of a task, F features, K embedding dimension, P param
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from dphyper.bench.errors import UserError
-from dphyper.bench.method import Method, Options
+from dphyper.bench.method import Method, Options, Role
 from dphyper.bench.privacy.accounting import calibrate
 from dphyper.bench.privacy.budget import Budget
 from dphyper.bench.privacy.mechanisms import OneShotMean
@@ -67,6 +69,9 @@ class Encoder(nn.Module):
     Neither batch statistics nor other records enter, and the features are never the evaluation's.
     """
 
+    mean_F: Tensor
+    std_F: Tensor
+
     def __init__(self, num_features: int, width: int, embedding_dim: int) -> None:
         super().__init__()
         self.register_buffer("mean_F", torch.zeros(num_features))
@@ -75,8 +80,9 @@ class Encoder(nn.Module):
 
     def forward(self, features_SF: Tensor) -> Tensor:
         """(..., F) public features to (..., K) embeddings of norm at most 1."""
-        embedding = self.head((features_SF - self.mean_F) / self.std_F)
-        return embedding / embedding.norm(dim=-1, keepdim=True).clamp(min=1.0)
+        embedding: Tensor = self.head((features_SF - self.mean_F) / self.std_F)
+        norm: Tensor = embedding.norm(dim=-1, keepdim=True)
+        return embedding / norm.clamp(min=1.0)
 
 
 class Shrinkage(nn.Module):
@@ -86,6 +92,11 @@ class Shrinkage(nn.Module):
     sampling error of n records as N(0, v/n I). The output V √Λ (Λ + τ² + v/n)⁻¹ Vᵀ (z − m), with S = V Λ Vᵀ, has
     unit variance where the release is informative and goes to 0 as the noise grows.
     """
+
+    mean_K: Tensor
+    cov_KK: Tensor
+    within: Tensor
+    updates: Tensor
 
     def __init__(self, embedding_dim: int, decay: float = 0.98) -> None:
         super().__init__()
@@ -112,13 +123,14 @@ class Shrinkage(nn.Module):
         values = values.clamp(min=1e-8)
         noise_T1 = (noise_std_T.square() + self.within / n_T)[:, None]
         gain_TK = values.sqrt() / (values + noise_T1)
-        return ((z_TK - self.mean_K) @ vectors * gain_TK) @ vectors.T
+        shrunk_TK: Tensor = ((z_TK - self.mean_K) @ vectors * gain_TK) @ vectors.T
+        return shrunk_TK
 
 
 class Hypernetwork(Method):
     """One release of a k-dimensional mean embedding, decoded to LoRA weights."""
 
-    role = "method"
+    role: ClassVar[Role] = "method"
     uses = frozenset({"task", "n", "epsilon", "embedding_dim", "seed"})
     public_phase = "hypernetwork"
     options_type = HypernetworkOptions
@@ -169,7 +181,8 @@ class Hypernetwork(Method):
         # What share of the spread between tasks the release can resolve: 1 without noise, 0 at infinite noise.
         signal = self.shrinkage.cov_KK.trace() / self.embedding_dim
         resolved_T = signal / (signal + noise_std_T.square() + self.shrinkage.within / n_T)
-        return self.head(self.trunk(torch.cat([shrunk_TK, resolved_T[:, None]], 1)))
+        theta_TP: Tensor = self.head(self.trunk(torch.cat([shrunk_TK, resolved_T[:, None]], 1)))
+        return theta_TP
 
     def on_fit_start(self) -> None:
         """Compute the public records' features once and standardise them by public statistics."""
@@ -217,7 +230,7 @@ class Hypernetwork(Method):
         theta = theta_TP.repeat_interleave(batch.query_TQ.shape[1], 0)
         return self.target.per_example_loss(theta, x, rng).mean()
 
-    def configure_optimizers(self) -> dict[str, object]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with a one-cycle learning rate."""
         optimizer = torch.optim.AdamW(self.parameters(), lr=self._options.learning_rate, weight_decay=1e-4)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -235,7 +248,8 @@ class Hypernetwork(Method):
         """Release the mean embedding once and decode it."""
 
         def embed(x: Tensor) -> Tensor:
-            return self.encoder(self.target.features(x))
+            embedding: Tensor = self.encoder(self.target.features(x))
+            return embedding
 
         release = private.release_mean(embed, self.mechanism(budget), role="mean embedding")
         z_TK = release.mean.float()[None]
