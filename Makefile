@@ -16,9 +16,17 @@ demo: $(VENV)/.installed
 	$(BIN)/dphyper report --store runs/demo
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=2
+
+# Slow measurements: the choice of DP-SGD's defaults, on tuning tasks. Resumes where it stopped.
+bench: $(VENV)/.installed
+	$(BIN)/dphyper sweep run sweeps/tune_dp_sgd.yaml
+	$(BIN)/dphyper report --store runs/tune_dp_sgd
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy bench methods datasets sweeps reports
+
+clean:
+	rm -rf runs build dist

@@ -44,13 +44,12 @@ class Options:
             if key not in known:
                 raise unknown_name(f"option of method {method}", key, known)
             default = known[key].default
-            if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-                value = float(value)
-            if type(value) is not type(default):
+            whole = isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool)
+            if not whole and type(value) is not type(default):
                 raise UserError(
                     f"options.{method}.{key} = {value!r}: expected {type(default).__name__}, such as {default!r}"
                 )
-            values[key] = value
+            values[key] = float(value) if whole else value
         return cls(**values)
 
 

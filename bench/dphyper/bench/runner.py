@@ -88,11 +88,11 @@ class Runner:
             UserError: Unknown task, n too large for it, a missing weight file, a base model that does not fit,
                 an embedding dimension above the number of features, a store with rows of another protocol.
         """
-        protocols = set()
+        cells = list(cells)
         for cell in cells:
-            collection = self.collection(cell.data)
-            collection.draw(cell.task, cell.n, cell.seed)
-            protocols.add(self.evaluator(cell.protocol).protocol_hash)
+            self.collection(cell.data).draw(cell.task, cell.n, cell.seed)
+        protocols = {self.evaluator(cell.protocol).protocol_hash for cell in cells}
+        for cell in _distinct_public_work(cells):
             self.untrained_method(cell, *self._shape_of_base(cell))
         stored = {json.loads(p.read_text())["protocol"] for p in self.store.root.glob("cells/*/row.json")}
         if len(protocols | stored) > 1:
@@ -103,7 +103,7 @@ class Runner:
 
     def prepare(self, cells: Iterable[Cell]) -> None:
         """Train every base model and public phase that the cells need and the cache lacks."""
-        for cell in cells:
+        for cell in _distinct_public_work(cells):
             self.method(cell)
 
     def _base_key(self, cell: Cell) -> str:
@@ -347,6 +347,15 @@ class Runner:
         x = to_unit(np.asarray(reference[:512], np.uint8)).to(self.device)
         with torch.no_grad():
             return float(method.target.per_example_loss(theta, x, _generator(seed, "loss")).mean())
+
+
+def _distinct_public_work(cells: Iterable[Cell]) -> list[Cell]:
+    """One cell for each method and public configuration among the cells."""
+    return list(
+        {
+            content_hash([c.data.__dict__, c.base.__dict__, c.method, c.options, c.embedding_dim]): c for c in cells
+        }.values()
+    )
 
 
 def _generator(seed: int, purpose: str) -> torch.Generator:

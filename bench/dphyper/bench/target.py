@@ -215,7 +215,8 @@ class LoRADiffusion:
         """
         start = torch.randn((num, *self.image_shape), generator=rng, device=rng.device)
         images = []
-        for x in start.to(self.device).split(batch_size):
+        for noise in start.to(self.device).split(batch_size):
+            x = noise
             solver = DPMSolverMultistepScheduler.from_config(
                 self.scheduler.config, algorithm_type="dpmsolver++", final_sigmas_type="zero"
             )
