@@ -41,9 +41,11 @@ DELTA = 1e-5
 NOISE_STD = 0.5
 WORLDS, TASKS, DRAWS = 4, 4, 2  # draws of the subspace and its public data, private data sets of each, noise draws
 TUNING_TASKS = 8
-GRID = [*product((1, 4, 16), (0.3, 1.0, 2.0), (0.25, 0.5, 1.0, 2.0))]  # T, C over √p rms(y), rate times √T
+Combo = tuple[int, float, float]  # T, C over √p rms(y), rate times √T
+GRID: list[Combo] = [*product((1, 4, 16), (0.3, 1.0, 2.0), (0.25, 0.5, 1.0, 2.0))]
 FIXED = (8, 1.0, math.sqrt(2.0))  # in the same units: a rate of 0.5
 LEARNED = HypernetworkOptions(train_steps=1500, tasks=32, support=112, query=16, width=64, learning_rate=3e-3)
+ANGLES = (0.0, 5.0, 10.0, 20.0, 30.0, 45.0, 60.0, 90.0)
 KINDS: dict[str, linear.Kind] = {
     "dp_sgd": "plain",
     "dp_sgd_subspace": "plain",
@@ -135,9 +137,7 @@ def _public_of(point: Point, index: int) -> linear.Public:
     return _public(point.d, point.k, point.public_tasks, point.public_size, index)
 
 
-def _settings(
-    point: Point, public: linear.Public, combos: list[tuple[int, float, float]], inside: bool
-) -> linear.Settings:
+def _settings(point: Point, public: linear.Public, combos: list[Combo], inside: bool) -> linear.Settings:
     """Columns for hyper-parameters that all have the same number of steps."""
     steps = combos[0][0]
     norm = math.sqrt(point.k if inside else point.d) * public.label_rms
@@ -150,7 +150,13 @@ def _settings(
 
 
 def _descend(
-    point: Point, method: str, public: linear.Public, data: tuple[Tensor, Tensor], settings: linear.Settings, seed: int
+    point: Point,
+    method: str,
+    public: linear.Public,
+    data: tuple[Tensor, Tensor],
+    *,
+    settings: linear.Settings,
+    seed: int,
 ) -> Tensor:
     """(B, R, d) weights of one iterative method."""
     x_Bnd, y_Bn = data
@@ -168,17 +174,17 @@ def _descend(
 
 
 @lru_cache(maxsize=64)
-def _tuned(point: Point, method: str) -> tuple[int, float, float]:
+def _tuned(point: Point, method: str) -> Combo:
     """The best of `GRID` on tuning tasks of the first world; the angle of ``point`` is 0, for these are public."""
     world, public = _world(point, 0, "tuning"), _public_of(point, 0)
     w_Bd = world.weights(TUNING_TASKS)
     records_Bnd1 = world.records(w_Bd, point.n)
     data = records_Bnd1[..., : point.d], records_Bnd1[..., point.d]
-    scores: dict[tuple[int, float, float], float] = {}
+    scores: dict[Combo, float] = {}
     for steps in sorted({combo[0] for combo in GRID}):
         combos = [combo for combo in GRID if combo[0] == steps]
         settings = _settings(point, public, combos, method.endswith("subspace"))
-        weights_BRd = _descend(point, method, public, data, settings, _seed(method, steps, "tuning"))
+        weights_BRd = _descend(point, method, public, data, settings=settings, seed=_seed(method, steps, "tuning"))
         risk_R = (weights_BRd - w_Bd[:, None]).square().sum(2).mean(0)
         scores |= dict(zip(combos, risk_R.nan_to_num(math.inf).tolist(), strict=True))
     return min(scores, key=scores.__getitem__)
@@ -220,7 +226,7 @@ def _estimates(
     """Each method's (B, R + 1, d) weights, the noiseless ones last; (B, 1, d) where there is no noise to draw."""
     x_Bnd, y_Bn = records_Bnd1[..., : point.d], records_Bnd1[..., point.d]
     inner_Bnk = x_Bnd @ public.basis_dk
-    rng = torch.Generator().manual_seed(_seed(dataclasses.astuple(point).__repr__(), index))
+    rng = torch.Generator().manual_seed(_seed(repr(point), index))
     budget = point.budget
     yield from linear.hypernetwork(x_Bnd, y_Bn, public, budget, draws=DRAWS, rng=rng).items()
     centre = dataclasses.replace(Point(), n=point.n, epsilon=point.epsilon, angle=point.angle)
@@ -230,18 +236,14 @@ def _estimates(
         chosen = FIXED if "fixed" in method else _tuned(flat, method)
         settings = _settings(point, public, [chosen] * (DRAWS + 1), method.endswith("subspace"))
         settings.noise[-1] = 0
-        yield method, _descend(point, method, public, (x_Bnd, y_Bn), settings, _seed(rng.initial_seed(), method))
+        yield (
+            method,
+            _descend(point, method, public, (x_Bnd, y_Bn), settings=settings, seed=_seed(rng.initial_seed(), method)),
+        )
     for name, features, scale in (("adassp", x_Bnd, None), ("adassp_subspace", inner_Bnk, public.basis_dk)):
         norms_m = (public.x_md if scale is None else public.x_md @ public.basis_dk).norm(dim=1)
-        theta_BRp = linear.adassp(
-            features,
-            y_Bn,
-            budget,
-            x_bound=float(norms_m.quantile(0.99)),
-            y_bound=public.label_bound,
-            draws=DRAWS,
-            rng=rng,
-        )
+        bounds = {"x_bound": float(norms_m.quantile(0.99)), "y_bound": public.label_bound}
+        theta_BRp = linear.adassp(features, y_Bn, budget, **bounds, draws=DRAWS, rng=rng)
         weights_BRd = theta_BRp if scale is None else theta_BRp @ scale.T
         # A column that stands for the noiseless control, which is not run.
         yield name, torch.cat([weights_BRd, torch.full_like(weights_BRd[:, :1], math.nan)], dim=1)
