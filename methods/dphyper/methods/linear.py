@@ -23,7 +23,6 @@ from functools import lru_cache
 from typing import Any, Literal
 
 import lightning
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,7 +30,7 @@ from dphyper.bench.linear import LinearRegression
 from dphyper.bench.privacy.accounting import calibrate
 from dphyper.bench.privacy.budget import Budget
 from dphyper.bench.privacy.mechanisms import OneShotMean, PoissonGradientSteps
-from dphyper.bench.public import PublicTasks
+from dphyper.bench.public import Episode
 from dphyper.methods.hypernetwork import Hypernetwork, HypernetworkOptions
 
 Kind = Literal["plain", "projected", "residual", "mirror", "centred"]
@@ -89,7 +88,8 @@ def subspace(mean_Td: Tensor, square_T: Tensor, size: int, k: int) -> Tensor:
     # The self-pairs contribute E g gᵀ / m; what of it lies along w wᵀ only scales the moment, so that a multiple of
     # the identity, which moves no eigenvector, is all that need go.
     moment_dd = mean_Td.T @ mean_Td / tasks - torch.eye(d) * (square_T.mean() / (size * d))
-    return torch.linalg.eigh(moment_dd).eigenvectors[:, -k:]
+    vectors_dd: Tensor = torch.linalg.eigh(moment_dd).eigenvectors
+    return vectors_dd[:, -k:]
 
 
 def learn_public(draw: Callable[[int], Tensor], *, tasks: int, size: int, k: int, d: int) -> Public:
@@ -104,7 +104,9 @@ def learn_public(draw: Callable[[int], Tensor], *, tasks: int, size: int, k: int
         d: Features.
     """
     chunk = max(1, 8_000_000 // (size * d))
-    means, squares, kept = [], [], []
+    means: list[Tensor] = []
+    squares: list[Tensor] = []
+    kept: list[Tensor] = []
     for start in range(0, tasks, chunk):
         records_Tmd1 = draw(min(chunk, tasks - start))
         x_Tmd, y_Tm = records_Tmd1[..., :d], records_Tmd1[..., d]
@@ -371,27 +373,54 @@ def sufficient_statistics(x_Bnp: Tensor, y_Bn: Tensor, x_bound: float, y_bound: 
 def least_squares(x_Bnp: Tensor, y_Bn: Tensor) -> Tensor:
     """Non-private least squares of least norm, (B, p)."""
     n, p = x_Bnp.shape[1:]
+    x_Bnp, y_Bn1 = x_Bnp.double(), y_Bn.double()[..., None]
     if n > p:
-        return torch.linalg.lstsq(x_Bnp, y_Bn[..., None]).solution[..., 0]
-    gram_Bnn = x_Bnp.double() @ x_Bnp.double().mT
-    return (x_Bnp.double().mT @ torch.linalg.solve(gram_Bnn, y_Bn.double()[..., None]))[..., 0].float()
+        theta_Bp1: Tensor = torch.linalg.solve(x_Bnp.mT @ x_Bnp, x_Bnp.mT @ y_Bn1)
+    else:
+        theta_Bp1 = x_Bnp.mT @ torch.linalg.solve(x_Bnp @ x_Bnp.mT, y_Bn1)
+    return theta_Bp1[..., 0].float()
 
 
-class LinearTasks(PublicTasks):
-    """Episodes of records as they are, where the class for images makes pixels of them.
+class LinearTasks(lightning.LightningDataModule):
+    """Episodes of linear public tasks, with what `Hypernetwork` reads of them: its batches and ``images``.
+
+    As in `dphyper.bench.public`, a task's support holds between 16 and S of its records, log-uniformly, and its
+    query set none of these. Tasks are never joined: the union of two linear tasks is none.
 
     Args:
         records_TSd1: (T, m, d + 1) records of the public tasks.
         options: Sizes of the episodes and their number.
+        seed: Fixes the episodes.
+
+    Attributes:
+        images: (T m, d + 1) the records, under the name that the network knows.
     """
 
-    def __init__(self, records_TSd1: Tensor, options: HypernetworkOptions) -> None:
-        lightning.LightningDataModule.__init__(self)
-        tasks, size = records_TSd1.shape[:2]
+    def __init__(self, records_TSd1: Tensor, options: HypernetworkOptions, seed: int) -> None:
+        super().__init__()
+        self._num_tasks, self._size = records_TSd1.shape[:2]
         self.images = records_TSd1.flatten(0, 1)
-        self.rows = {"public": [*np.arange(tasks * size).reshape(tasks, size)], "tuning": []}
-        self.seed, self.tasks, self.support, self.query = 0, options.tasks, options.support, options.query
-        self.steps, self.validation_steps = options.train_steps, 0
+        self._options, self._seed = options, seed
+
+    def train_dataloader(self) -> list[Episode]:
+        """All episodes, drawn at once."""
+        options = self._options
+        rng = torch.Generator().manual_seed(self._seed)
+        support = min(options.support, self._size - options.query)
+        episodes = []
+        for _ in range(options.train_steps):
+            chosen_T1 = torch.randint(self._num_tasks, (options.tasks, 1), generator=rng)
+            order_TS = torch.rand(options.tasks, self._size, generator=rng).argsort(dim=1) + chosen_T1 * self._size
+            count_T1 = 16 * (support / 16) ** torch.rand(options.tasks, 1, generator=rng)
+            used_TS = torch.arange(support) < count_T1
+            episodes.append(
+                Episode(
+                    support_TS=order_TS[:, :support],
+                    weight_TS=used_TS / used_TS.sum(1, keepdim=True),
+                    query_TQ=order_TS[:, -options.query :],
+                )
+            )
+        return episodes
 
 
 def meta_train(records_TSd1: Tensor, public: Public, options: HypernetworkOptions, seed: int) -> Hypernetwork:
@@ -424,7 +453,7 @@ def meta_train(records_TSd1: Tensor, public: Public, options: HypernetworkOption
             enable_progress_bar=False,
             limit_val_batches=0,
         )
-        trainer.fit(network, datamodule=LinearTasks(records_TSd1, options))
+        trainer.fit(network, datamodule=LinearTasks(records_TSd1, options, seed))
     return network.eval()
 
 

@@ -1,0 +1,291 @@
+"""The linear setting: its data, its target, the batched methods against references, and the fits of the report."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+
+from dphyper.bench.errors import UserError
+from dphyper.bench.linear import LinearRegression
+from dphyper.bench.privacy.budget import Budget, Relation
+from dphyper.bench.privacy.ledger import Ledger
+from dphyper.bench.privacy.noise import NoiseSource
+from dphyper.bench.privacy.private_data import PrivateData
+from dphyper.bench.specs import DataSpec
+from dphyper.datasets.linear import LinearSpec, LinearWorld, load, make
+from dphyper.methods import linear
+from dphyper.methods.hypernetwork import HypernetworkOptions
+from dphyper.reports.theory import crossing, slope
+from dphyper.sweeps import theory
+
+FREE = Budget(epsilon=math.inf, delta=1e-5, relation=Relation.ADD_OR_REMOVE_ONE)
+TIGHT = Budget(epsilon=1.0, delta=1e-5, relation=Relation.ADD_OR_REMOVE_ONE)
+D, K, SIZE = 20, 2, 128
+
+
+def world_and_public(tasks: int = 300) -> tuple[LinearWorld, linear.Public, torch.Tensor]:
+    world = LinearWorld(d=D, k=K, noise_std=0.5, seed=3)
+    records = world.records(world.weights(tasks), SIZE)
+    left = [records]
+    public = linear.learn_public(lambda num: left.pop(), tasks=tasks, size=SIZE, k=K, d=D)
+    return world, public, records
+
+
+def settings(steps: int = 3, clip: float = 4.0, rate: float = 0.5, columns: int = 1, noise: float = 1.0):
+    return linear.Settings(
+        steps=steps,
+        rates=torch.full((columns,), rate),
+        clips=torch.full((columns,), clip),
+        noise=torch.full((columns,), noise),
+    )
+
+
+def test_splits_share_no_record_and_no_task() -> None:
+    collection = make(LinearSpec(d=6, public_tasks=5, private_size=50, angle=30.0))
+    seen = [set(map(bytes, collection.records[task.indices])) for task in collection.tasks]
+    assert len(set().union(*seen)) == sum(map(len, seen)) == len(collection.records)
+    again = make(LinearSpec(d=6, public_tasks=5, private_size=50, angle=30.0))
+    np.testing.assert_array_equal(collection.records, again.records)
+    assert collection.task("private/0").distance == "30°"
+
+
+def test_source_reads_its_argument_and_refuses_what_it_cannot() -> None:
+    assert load(DataSpec(source="linear:d=7,k=3,public_tasks=2,private_size=40")).records.shape[1] == 8
+    for argument, message in (("kk=3", "did you mean 'k'"), ("k=three", "expected a number"), ("k=9,d=9", "below d")):
+        with pytest.raises(UserError, match=message):
+            load(DataSpec(source=f"linear:{argument}"))
+
+
+@pytest.mark.parametrize("angle", [0.0, 20.0, 90.0])
+def test_private_tasks_lie_at_the_angle(angle: float) -> None:
+    world = LinearWorld(d=10, k=3, noise_std=0.1, seed=0)
+    w_Bd = world.weights(50, angle=angle)
+    torch.testing.assert_close(w_Bd.norm(dim=1), torch.ones(50))
+    inside_B = (w_Bd @ world.basis_dk).norm(dim=1)
+    torch.testing.assert_close(inside_B, torch.full((50,), math.cos(math.radians(angle))), atol=1e-5, rtol=0)
+
+
+def test_excess_risk_equals_monte_carlo() -> None:
+    world = LinearWorld(d=5, k=2, noise_std=0.3, seed=1)
+    w_d, guess_d = world.weights(1)[0], torch.tensor([0.3, -0.1, 0.2, 0.0, 0.4])
+    target = LinearRegression(5)
+    records = world.records(w_d[None], 400_000)[0]
+    gap = target.per_example_loss(guess_d, records, None) - target.per_example_loss(w_d, records, None)
+    # The loss is half the squared error.
+    mean, error = 2 * float(gap.mean()), 2 * float(gap.std()) / math.sqrt(len(records))
+    assert abs(mean - float(target.evaluate(guess_d, w_d))) < 4 * error
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_gradients_and_features_of_the_target(inside: bool) -> None:
+    basis = torch.linalg.qr(torch.randn(4, 2, generator=torch.Generator().manual_seed(0))).Q if inside else None
+    target = LinearRegression(4, basis_dP=basis)
+    x = torch.randn(6, 5, generator=torch.Generator().manual_seed(1))
+    theta = torch.full((target.num_parameters,), 0.3, requires_grad=True)
+    wanted = [torch.autograd.grad(target.per_example_loss(theta, row[None], None).sum(), theta)[0] for row in x]
+    found = target.per_example_gradients(theta.detach(), x, torch.Generator(), 1)
+    torch.testing.assert_close(found, torch.stack(wanted))
+    at_zero = target.per_example_gradients(target.initial(), x, torch.Generator(), 1)
+    torch.testing.assert_close(target.features(x), -at_zero)
+
+
+def test_analytic_form_equals_numpy() -> None:
+    world, public, _ = world_and_public()
+    records = world.records(world.weights(2), 200)
+    x, y = records[..., :D], records[..., D]
+    found = linear.hypernetwork(x, y, public, FREE, draws=1, rng=torch.Generator())["hypernetwork"][:, 0]
+
+    basis = public.basis_dk.numpy()
+    rows = y.numpy()[..., None] * (x.numpy() @ basis)
+    clip = np.sqrt(K) * public.label_rms
+    rows = rows / np.maximum(1, np.linalg.norm(rows, axis=2, keepdims=True) / clip)
+    wanted = rows.mean(1) / public.embedding_scale @ basis.T
+    np.testing.assert_allclose(found.numpy(), wanted, atol=1e-5)
+
+
+def test_subspace_comes_from_public_moments() -> None:
+    world, public, _ = world_and_public(1000)
+    leak = 1 - float((public.basis_dk.T @ world.basis_dk).square().sum()) / K
+    # d k v (1 + v k / m) / (m T), half to twice.
+    predicted = (D - K) * K * 1.25 / (SIZE * 1000) * (1 + 1.25 * K / SIZE)
+    assert predicted / 2 < leak < 2 * predicted
+
+
+@pytest.mark.parametrize("relation", list(Relation))
+def test_batched_release_has_the_noise_of_private_data(relation: Relation) -> None:
+    budget = Budget(epsilon=1.0, delta=1e-5, relation=relation)
+    mechanism = linear.one_shot(budget, 2.0)
+    rows = torch.full((1, 400, K), 0.5)
+    mean, std, _ = linear.released_means(rows, mechanism, budget, draws=4000, rng=torch.Generator().manual_seed(0))
+    noise = NoiseSource.reproducible(0)
+    released = PrivateData(rows[0], n=400, ledger=Ledger(budget), noise=noise).release_mean(
+        lambda x: x, mechanism, role="embedding"
+    )
+    # The published std differs from draw to draw through the noisy count; its typical value must not.
+    assert float(std[0, :-1].median()) == pytest.approx(released.noise_std, rel=0.15)
+    torch.testing.assert_close(mean[0, -1], torch.full((K,), 0.5))
+    # On a zero sum the noise is seen alone.
+    zero, std, _ = linear.released_means(0 * rows, mechanism, budget, draws=4000, rng=torch.Generator().manual_seed(1))
+    scaled = (zero / std[..., None])[0, :-1].flatten().numpy()
+    assert [stats.kstest(scaled, "norm", (0, s)).pvalue > 1e-3 for s in (1, 2 / 3, 3 / 2)] == [True, False, False]
+
+
+@pytest.mark.parametrize("kind", ["plain", "mirror", "centred"])
+def test_batched_steps_have_the_noise_of_private_data(kind: linear.Kind) -> None:
+    _, public, _ = world_and_public()
+    x, y = torch.zeros(1, 50, D), torch.zeros(1, 50)
+    plan = settings(steps=1, rate=1.0, columns=500)
+    theta = linear.descend(x, y, plan, TIGHT, torch.Generator().manual_seed(0), kind=kind, public=public)[0]
+    (mechanism,) = linear.gradient_steps(TIGHT, 1)
+    private = PrivateData(torch.zeros(50, D), n=50, ledger=Ledger(TIGHT), noise=NoiseSource.reproducible(0))
+    draws = next(private.gradient_steps(lambda rows: 0 * rows, mechanism, role="gradient"))
+    assert float(draws.std()) == pytest.approx(mechanism.noise_std(TIGHT.relation) / 50, rel=0.5)
+    expected = 4.0 * mechanism.noise_std(TIGHT.relation) / 50
+    values = (theta - theta.mean(1, keepdim=True)).flatten().numpy()
+    accepted = [stats.kstest(values, "norm", (0, s * expected)).pvalue > 1e-3 for s in (1, 2 / 3, 3 / 2)]
+    assert accepted == [True, False, False]
+
+
+def test_batched_descent_equals_private_data_step_by_step() -> None:
+    world, _, _ = world_and_public()
+    records = world.records(world.weights(1), 60)
+    found = linear.descend(records[..., :D], records[..., D], settings(), FREE, torch.Generator())[0, :, 0]
+    target, theta = LinearRegression(D), torch.zeros(D)
+    private = PrivateData(records[0], n=60, ledger=Ledger(FREE), noise=NoiseSource.reproducible(0))
+    (mechanism,) = linear.gradient_steps(FREE, 3)
+    clipped = lambda x: target.per_example_gradients(theta, x, torch.Generator(), 1) / 4.0  # noqa: E731
+    for gradient in private.gradient_steps(clipped, mechanism, role="gradient"):
+        theta = theta - 0.5 * 4.0 * gradient.float()
+    torch.testing.assert_close(found, theta, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["plain", "projected", "residual", "mirror", "centred"])
+def test_one_record_moves_a_step_by_at_most_its_clip(kind: linear.Kind) -> None:
+    """A record added to the data moves n·θ after one step of rate 1 by no more than the release's sensitivity."""
+    world, public, _ = world_and_public()
+    records = world.records(world.weights(1), 30)[0]
+    plan = settings(steps=1, rate=1.0, noise=0.0)
+    # GEP's two parts are charged as two releases; together they move the sum by at most this.
+    bound = 4.0 * (math.hypot(1, linear.RESIDUAL_CLIP) if kind == "residual" else 1.0)
+    moved = 0.0
+    for direction in torch.eye(D)[:5]:
+        for scale, label in ((1e3, 1e3), (1.0, -1e4), (0.01, 5.0)):
+            with_it = torch.cat([records[:-1], torch.cat([scale * direction, torch.tensor([label])])[None]])[None]
+            without = with_it.clone()
+            without[0, -1] = 0  # the null record
+            both = [
+                linear.descend(r[..., :D], r[..., D], plan, TIGHT, torch.Generator(), kind=kind, public=public)
+                for r in (with_it, without)
+            ]
+            null = 0.0
+            if kind == "centred":  # a null record contributes clip(0 − h), a removed one nothing at all
+                null = float((public.x_md * public.y_m[:, None]).mean(0).norm())
+            moved = max(moved, 30 * float((both[0] - both[1]).norm()) - null)
+    assert moved <= bound * (1 + 1e-4)
+    if kind in ("plain", "mirror", "centred"):
+        assert moved > 0.5 * bound, "the adversary is too weak to find a bound that is violated"
+
+
+def test_adassp_sensitivities_under_adversarial_records() -> None:
+    rng = torch.Generator().manual_seed(0)
+    base = torch.randn(1, 25, 6, generator=rng), torch.randn(1, 25, generator=rng)
+    gram, moment = linear.sufficient_statistics(*base, 2.0, 1.5)
+    worst = torch.zeros(3, dtype=torch.float64)
+    least = torch.linalg.eigh(gram[0]).eigenvectors[:, 0].float()
+    for direction in (least, torch.ones(6), torch.eye(6)[0]):
+        for scale, label in ((1e4, 1e4), (1e4, -1e4), (0.5, 0.1)):
+            x = torch.cat([base[0], scale * direction[None, None]], dim=1)
+            y = torch.cat([base[1], torch.tensor([[label]])], dim=1)
+            after, total = linear.sufficient_statistics(x, y, 2.0, 1.5)
+            least_change = (torch.linalg.eigvalsh(after) - torch.linalg.eigvalsh(gram))[0, 0].abs()
+            worst = worst.maximum(torch.stack([(after - gram).norm(), (total - moment).norm(), least_change]))
+    bounds = torch.tensor([4.0, 3.0, 4.0], dtype=torch.float64)
+    assert (worst <= bounds * (1 + 1e-6)).all()
+    assert (worst[:2] > 0.99 * bounds[:2]).all()
+
+
+def test_adassp_without_noise_is_least_squares() -> None:
+    world, _, _ = world_and_public()
+    w_Bd = world.weights(3)
+    records = world.records(w_Bd, 400)
+    x, y = records[..., :D], records[..., D]
+    found = linear.adassp(x, y, FREE, x_bound=1e3, y_bound=1e3, draws=1, rng=torch.Generator())[:, 0]
+    torch.testing.assert_close(found, linear.least_squares(x, y), atol=1e-5, rtol=1e-4)
+    wide = linear.least_squares(x[:, :10], y[:, :10])
+    torch.testing.assert_close((x[:, :10] @ wide[..., None])[..., 0], y[:, :10], atol=1e-4, rtol=1e-4)
+
+
+def test_adassp_moment_noise() -> None:
+    """On no information the solution is noise over the ridge; both scale with the same multiplier."""
+    x, y = torch.zeros(1, 50, 3), torch.zeros(1, 50)
+    theta = linear.adassp(x, y, TIGHT, x_bound=1.0, y_bound=1.0, draws=3000, rng=torch.Generator().manual_seed(0))
+    assert theta.isfinite().all()
+    assert abs(float(theta.mean())) < 4 * float(theta.std()) / math.sqrt(theta.numel())
+
+
+def test_learned_form_comes_within_a_tenth_of_the_analytic() -> None:
+    world, public, records = world_and_public(400)
+    options = HypernetworkOptions(train_steps=700, tasks=32, support=112, query=16, width=64, learning_rate=3e-3)
+    network = linear.meta_train(records, public, options, seed=0)
+    w_Bd = world.weights(400)
+    private = world.records(w_Bd, SIZE)
+    rng = torch.Generator().manual_seed(0)
+    analytic = linear.hypernetwork(private[..., :D], private[..., D], public, TIGHT, draws=5, rng=rng)["hypernetwork"]
+    learned = linear.learned(network, private, TIGHT, draws=5, rng=rng)
+    risks = [float((w - w_Bd[:, None])[:, :-1].square().sum(2).mean()) for w in (analytic, learned)]
+    assert risks[1] < 1.1 * risks[0], risks
+
+
+def test_theory_predicts_the_analytic_form() -> None:
+    point = theory.Point(d=50, k=4, n=256, epsilon=1.0)
+    world, public = theory._world(point, 0, "test"), theory._public_of(point, 0)
+    w_Bd = world.weights(100)
+    records = world.records(w_Bd, point.n)
+    rng = torch.Generator().manual_seed(0)
+    found = linear.hypernetwork(records[..., :50], records[..., 50], public, point.budget, draws=5, rng=rng)
+    risk = float((found["hypernetwork"] - w_Bd[:, None])[:, :-1].square().sum(2).mean())
+    assert risk == pytest.approx(theory.curves(point)["theory_subspace"], rel=0.2)
+
+
+def test_axes_cover_four_octaves_and_enough_runs() -> None:
+    plan = [*theory.axes()]
+    for axis in ("n", "epsilon", "d", "k"):
+        values = [value for name, point in plan if name == axis and math.isfinite(value := getattr(point, axis))]
+        assert math.log2(max(values) / min(values)) >= 4, axis
+    # Nine noisy methods at the least, and every draw is a run.
+    assert len({point for _, point in plan}) * 9 * theory.WORLDS * theory.TASKS * theory.DRAWS >= 20_000
+
+
+def test_fits_recover_a_law_and_its_interval() -> None:
+    rng = np.random.default_rng(0)
+    x = 2.0 ** np.arange(5, 13)
+    hits = 0
+    for _ in range(300):
+        _, low, high = slope(x, x**-2.0 * np.exp(0.1 * rng.standard_normal(len(x))))
+        hits += low <= -2 <= high
+    assert 0.9 < hits / 300 < 0.99
+    assert math.isnan(slope(x, x - x[0])[0])
+    assert math.isnan(crossing(x, np.ones(len(x))))
+
+
+@pytest.fixture
+def small_runs(monkeypatch: pytest.MonkeyPatch) -> Callable[[], pd.DataFrame]:
+    monkeypatch.setattr(theory, "WORLDS", 1)
+    monkeypatch.setattr(theory, "TASKS", 2)
+    monkeypatch.setattr(theory, "TUNING_TASKS", 2)
+    point = theory.Point(d=12, k=2, n=64, epsilon=4.0, angle=10.0, public_tasks=40, public_size=64)
+    return lambda: theory.run(point)
+
+
+def test_a_point_is_reproducible_and_holds_every_run(small_runs: Callable[[], pd.DataFrame]) -> None:
+    first, second = small_runs(), small_runs()
+    pd.testing.assert_frame_equal(first, second)
+    counts = first.groupby("method").size()
+    assert counts["hypernetwork"] == 2 * theory.DRAWS
+    assert counts["public_mean"] == 2
+    assert {"dp_sgd", "gep", "pdp_sgd", "pda_dpmd", "dope", "adassp", "least_squares"} <= {*counts.index}
+    assert first["excess"].notna().all()
