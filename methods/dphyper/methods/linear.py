@@ -17,7 +17,7 @@ import dataclasses
 import logging
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -402,25 +402,21 @@ class LinearTasks(lightning.LightningDataModule):
         self.images = records_TSd1.flatten(0, 1)
         self._options, self._seed = options, seed
 
-    def train_dataloader(self) -> list[Episode]:
-        """All episodes, drawn at once."""
+    def train_dataloader(self) -> Iterator[Episode]:
+        """The episodes, one after the other, once."""
         options = self._options
         rng = torch.Generator().manual_seed(self._seed)
         support = min(options.support, self._size - options.query)
-        episodes = []
         for _ in range(options.train_steps):
             chosen_T1 = torch.randint(self._num_tasks, (options.tasks, 1), generator=rng)
             order_TS = torch.rand(options.tasks, self._size, generator=rng).argsort(dim=1) + chosen_T1 * self._size
             count_T1 = 16 * (support / 16) ** torch.rand(options.tasks, 1, generator=rng)
             used_TS = torch.arange(support) < count_T1
-            episodes.append(
-                Episode(
-                    support_TS=order_TS[:, :support],
-                    weight_TS=used_TS / used_TS.sum(1, keepdim=True),
-                    query_TQ=order_TS[:, -options.query :],
-                )
+            yield Episode(
+                support_TS=order_TS[:, :support],
+                weight_TS=used_TS / used_TS.sum(1, keepdim=True),
+                query_TQ=order_TS[:, -options.query :],
             )
-        return episodes
 
 
 def meta_train(records_TSd1: Tensor, public: Public, options: HypernetworkOptions, seed: int) -> Hypernetwork:
