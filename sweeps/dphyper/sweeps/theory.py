@@ -2,8 +2,8 @@
 
 A point is one linear world of dimensions d and k, private data sets of n records, a budget, an angle between the
 private tasks and the public subspace, and a number and size of public tasks. At each point every method meets the
-same data sets, several times with fresh noise; a run is one of these, one row. Finished points are kept in the
-output folder and skipped when the command is repeated. Equal arguments give equal numbers on one machine: the
+same data sets, several times with fresh noise; a run is one of these, one row. Finished points are kept and
+skipped when the command is repeated. Equal arguments give equal numbers on one machine: the
 noise comes from a seed, which is right for simulated records only.
 
 Hyper-parameters of the iterative methods are tuned at every point on public tasks of the same world, whose true
@@ -44,7 +44,7 @@ TUNING_TASKS = 8
 Combo = tuple[int, float, float]  # T, C over √p rms(y), rate times √T
 GRID: list[Combo] = [*product((1, 4, 16), (0.3, 1.0, 2.0), (0.25, 0.5, 1.0, 2.0))]
 FIXED = (8, 1.0, math.sqrt(2.0))  # in the same units: a rate of 0.5
-LEARNED = HypernetworkOptions(train_steps=1500, tasks=32, support=112, query=16, width=64, learning_rate=3e-3)
+LEARNED = HypernetworkOptions(train_steps=3000, tasks=64, support=112, query=16, width=128, learning_rate=3e-3)
 ANGLES = (0.0, 5.0, 10.0, 20.0, 30.0, 45.0, 60.0, 90.0)
 KINDS: dict[str, linear.Kind] = {
     "dp_sgd": "plain",
@@ -294,41 +294,48 @@ def curves(point: Point) -> dict[str, float]:
 def _work(job: tuple[Point, Path]) -> tuple[int, float]:
     torch.set_num_threads(1)
     point, path = job
-    begin = time.perf_counter()
+    begin = time.process_time()
     frame = run(point)
     frame.to_parquet(path.with_suffix(".part"), index=False)
     path.with_suffix(".part").replace(path)
-    return len(frame), time.perf_counter() - begin
+    return len(frame), time.process_time() - begin
 
 
-def main(out: Path, workers: int = 2, limit: int = 0) -> None:
+def main(
+    out: Path = Path("docs/results/theory"), store: Path = Path("runs/theory"), workers: int = 2, limit: int = 0
+) -> None:
     """Run the theory sweep and write its table, figures and LaTeX.
 
     Args:
-        out: Folder of the results; finished points in it are kept.
+        out: Folder of tables and figures.
+        store: Folder of the runs, one file a point; finished points are skipped.
         workers: Processes, one core each.
         limit: Run at most so many new points and then report on what there is; 0 for all.
     """
     from dphyper.reports.theory import report
 
     begin = time.perf_counter()
-    (out / "points").mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
+    store.mkdir(parents=True, exist_ok=True)
     plan = [*axes()]
-    paths = {point: out / "points" / f"{content_hash(repr(point))}.parquet" for _, point in plan}
+    paths = {point: store / f"{content_hash(repr(point))}.parquet" for _, point in plan}
     jobs = [(point, path) for point, path in paths.items() if not path.exists()]
     jobs.sort(key=lambda job: (job[0].d, job[0].k, job[0].public_tasks, job[0].public_size, job[0].n, job[0].epsilon))
     # Neighbours in this order share public data and tuning, which a worker keeps: it takes a stretch at a time.
     jobs = jobs[: limit or None]
     context = multiprocessing.get_context("spawn")
     with context.Pool(workers) as pool:
+        spent = 0.0
         for number, (rows, seconds) in enumerate(pool.imap_unordered(_work, jobs, chunksize=4), 1):
+            spent += seconds
             print(f"{number}/{len(jobs)} points, {rows} runs in {seconds:.1f} s", file=sys.stderr, flush=True)
     table = pd.DataFrame(
         [{"axis": axis, **dataclasses.asdict(point), **curves(point)} for axis, point in plan if paths[point].exists()]
     )
     runs = pd.concat([pd.read_parquet(path) for path in paths.values() if path.exists()], ignore_index=True)
     print(report(runs, table, out))
-    print(f"{len(runs)} runs; this call took {time.perf_counter() - begin:.0f} s")
+    wall = time.perf_counter() - begin
+    print(f"{len(runs)} runs in the store; this call took {wall:.0f} s, and {spent:.0f} s of its workers' processors")
 
 
 if __name__ == "__main__":
