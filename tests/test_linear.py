@@ -193,14 +193,19 @@ def test_one_record_moves_a_step_by_at_most_its_clip(kind: linear.Kind) -> None:
 def test_adassp_sensitivities_under_adversarial_records() -> None:
     rng = torch.Generator().manual_seed(0)
     base = torch.randn(1, 25, 6, generator=rng), torch.randn(1, 25, generator=rng)
-    gram, moment = linear.sufficient_statistics(*base, 2.0, 1.5)
+
+    def statistics(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x, y = linear.clip_records(x, y, 2.0, 1.5)
+        return x.mT @ x, (x.mT @ y[..., None])[..., 0]
+
+    gram, moment = statistics(*base)
     worst = torch.zeros(3, dtype=torch.float64)
     least = torch.linalg.eigh(gram[0]).eigenvectors[:, 0].float()
     for direction in (least, torch.ones(6), torch.eye(6)[0]):
         for scale, label in ((1e4, 1e4), (1e4, -1e4), (0.5, 0.1)):
             x = torch.cat([base[0], scale * direction[None, None]], dim=1)
             y = torch.cat([base[1], torch.tensor([[label]])], dim=1)
-            after, total = linear.sufficient_statistics(x, y, 2.0, 1.5)
+            after, total = statistics(x, y)
             least_change = (torch.linalg.eigvalsh(after) - torch.linalg.eigvalsh(gram))[0, 0].abs()
             worst = worst.maximum(torch.stack([(after - gram).norm(), (total - moment).norm(), least_change]))
     bounds = torch.tensor([4.0, 3.0, 4.0], dtype=torch.float64)
@@ -215,16 +220,20 @@ def test_adassp_without_noise_is_least_squares() -> None:
     x, y = records[..., :D], records[..., D]
     found = linear.adassp(x, y, FREE, x_bound=1e3, y_bound=1e3, draws=1, rng=torch.Generator())[:, 0]
     torch.testing.assert_close(found, linear.least_squares(x, y), atol=1e-5, rtol=1e-4)
+    few = linear.adassp(x[:, :10], y[:, :10], FREE, x_bound=1e3, y_bound=1e3, draws=2, rng=torch.Generator())
+    assert float(few.norm(dim=2).max()) < 10, "fewer records than features: the least norm, not an explosion"
     wide = linear.least_squares(x[:, :10], y[:, :10])
     torch.testing.assert_close((x[:, :10] @ wide[..., None])[..., 0], y[:, :10], atol=1e-4, rtol=1e-4)
 
 
 def test_adassp_moment_noise() -> None:
-    """On no information the solution is noise over the ridge; both scale with the same multiplier."""
-    x, y = torch.zeros(1, 50, 3), torch.zeros(1, 50)
-    theta = linear.adassp(x, y, TIGHT, x_bound=1.0, y_bound=1.0, draws=3000, rng=torch.Generator().manual_seed(0))
-    assert theta.isfinite().all()
-    assert abs(float(theta.mean())) < 4 * float(theta.std()) / math.sqrt(theta.numel())
+    """With n² far above the noise on XᵀX, the error is the noise on Xᵀy over n."""
+    x = math.sqrt(3.0) * torch.eye(3).repeat(100_000, 1)[None]  # XᵀX = n I
+    n = x.shape[1]
+    theta = linear.adassp(x, torch.zeros(1, n), TIGHT, x_bound=2.0, y_bound=1.5, draws=300, rng=torch.Generator())
+    (mechanism, *_) = linear.gradient_steps(TIGHT, 1, releases=3)
+    scaled = (theta * n / (mechanism.noise_std(TIGHT.relation) * 2.0 * 1.5)).flatten().numpy()
+    assert [stats.kstest(scaled, "norm", (0, s)).pvalue > 1e-3 for s in (1, 2 / 3, 3 / 2)] == [True, False, False]
 
 
 def test_learned_form_comes_within_a_tenth_of_the_analytic() -> None:

@@ -342,8 +342,11 @@ def adassp(
     Returns:
         (B, R, p) parameters.
     """
-    gram_Bpp, moment_Bp = sufficient_statistics(x_Bnp, y_Bn, x_bound, y_bound)
+    x_Bnp, y_Bn = clip_records(x_Bnp, y_Bn, x_bound, y_bound)
     sigma = gradient_steps(budget, 1, releases=3)[0].noise_std(budget.relation)
+    if sigma == 0:  # no noise and no ridge: XᵀX may be singular
+        return least_squares(x_Bnp, y_Bn)[:, None].repeat(1, draws, 1)
+    gram_Bpp, moment_Bp = x_Bnp.mT @ x_Bnp, (x_Bnp.mT @ y_Bn[..., None])[..., 0]
     batch, p = moment_Bp.shape
     smallest_B1 = torch.linalg.eigvalsh(gram_Bpp)[:, :1]
     shift = math.sqrt(math.log(6 / budget.delta))
@@ -362,12 +365,13 @@ def adassp(
     return torch.stack(out, dim=1).float()
 
 
-def sufficient_statistics(x_Bnp: Tensor, y_Bn: Tensor, x_bound: float, y_bound: float) -> tuple[Tensor, Tensor]:
-    """(B, p, p) XᵀX and (B, p) Xᵀy of records clipped to ‖x‖ ≤ ``x_bound`` and |y| ≤ ``y_bound``, float64."""
+def clip_records(x_Bnp: Tensor, y_Bn: Tensor, x_bound: float, y_bound: float) -> tuple[Tensor, Tensor]:
+    """Float64 features with ‖x‖ ≤ ``x_bound`` and labels with |y| ≤ ``y_bound``."""
     x_Bnp = x_Bnp.double()
-    x_Bnp = x_Bnp * (x_bound / x_Bnp.norm(dim=2, keepdim=True)).clamp(max=1)
-    y_Bn = y_Bn.double().clamp(-y_bound, y_bound)
-    return x_Bnp.mT @ x_Bnp, (x_Bnp.mT @ y_Bn[..., None])[..., 0]
+    return (
+        x_Bnp * (x_bound / x_Bnp.norm(dim=2, keepdim=True)).clamp(max=1),
+        y_Bn.double().clamp(-y_bound, y_bound),
+    )
 
 
 def least_squares(x_Bnp: Tensor, y_Bn: Tensor) -> Tensor:

@@ -7,8 +7,8 @@ skipped when the command is repeated. Equal arguments give equal numbers on one 
 noise comes from a seed, which is right for simulated records only.
 
 Hyper-parameters of the iterative methods are tuned at every point on public tasks of the same world, whose true
-weights stand in for a large public test set; the two methods named ``fixed`` are not tuned, so that their risk is
-a power law wherever the theory says so. Nothing is averaged here; see `dphyper.reports.theory` for fits and figures.
+weights stand in for a large public test set; those named ``fixed`` and ``one_step`` are not tuned, so that tuning
+does not bend their laws. Nothing is averaged here; see `dphyper.reports.theory` for fits and figures.
 
 Shapes: as in `dphyper.methods.linear`.
 """
@@ -42,7 +42,7 @@ NOISE_STD = 0.5
 WORLDS, TASKS, DRAWS = 4, 4, 2  # draws of the subspace and its public data, private data sets of each, noise draws
 TUNING_TASKS = 8
 Combo = tuple[int, float, float]  # T, C over √p rms(y), rate times √T
-GRID: list[Combo] = [*product((1, 4, 16), (0.3, 1.0, 2.0), (0.25, 0.5, 1.0, 2.0))]
+GRID: list[Combo] = [*product((1, 4, 16), (0.3, 1.0, 2.0), (0.03, 0.1, 0.25, 0.5, 1.0, 2.0))]
 FIXED = (8, 1.0, math.sqrt(2.0))  # in the same units: a rate of 0.5
 LEARNED = HypernetworkOptions(train_steps=3000, tasks=64, support=112, query=16, width=128, learning_rate=3e-3)
 ANGLES = (0.0, 5.0, 10.0, 20.0, 30.0, 45.0, 60.0, 90.0)
@@ -194,8 +194,9 @@ def run(point: Point) -> pd.DataFrame:
     """All runs of one point: one row for each method, world, data set and noise draw.
 
     Returns:
-        Columns of `Point`, ``method``, ``world``, ``task``, ``draw``, ``excess`` (excess risk; 1 is predicting 0) and
-        ``excess_noiseless`` (the same method, data and hyper-parameters without privacy noise, NaN where not run).
+        Columns of `Point`, ``method``, ``world``, ``task``, ``draw``, ``excess`` (excess risk; 1 is predicting 0),
+        ``excess_noiseless`` (the same method, data and hyper-parameters without privacy noise) and ``moved`` (the
+        squared distance of the weights to those; both NaN where that was not run).
     """
     rows: list[dict[str, object]] = []
     flat = dataclasses.replace(point, angle=0.0)
@@ -205,7 +206,9 @@ def run(point: Point) -> pd.DataFrame:
         records_Bnd1 = world.records(w_Bd, point.n)
         for method, weights_BRd in _estimates(point, flat, index, public, records_Bnd1):
             risk_BR = (weights_BRd - w_Bd[:, None]).square().sum(2)
-            draws = max(risk_BR.shape[1] - 1, 1)
+            moved_BR = (weights_BRd - weights_BRd[:, -1:]).square().sum(2)
+            noisy = risk_BR.shape[1] > 1
+            draws = risk_BR.shape[1] - noisy
             for task, draw in product(range(TASKS), range(draws)):
                 rows.append(
                     {
@@ -214,7 +217,8 @@ def run(point: Point) -> pd.DataFrame:
                         "task": task,
                         "draw": draw,
                         "excess": float(risk_BR[task, draw]),
-                        "excess_noiseless": float(risk_BR[task, -1]) if risk_BR.shape[1] > 1 else math.nan,
+                        "excess_noiseless": float(risk_BR[task, -1]) if noisy else math.nan,
+                        "moved": float(moved_BR[task, draw]) if noisy else math.nan,
                     }
                 )
     return pd.DataFrame(rows).assign(**dataclasses.asdict(point))
@@ -232,8 +236,15 @@ def _estimates(
     centre = dataclasses.replace(Point(), n=point.n, epsilon=point.epsilon, angle=point.angle)
     if point == centre:
         yield "hypernetwork_learned", linear.learned(_network(index), records_Bnd1, budget, draws=DRAWS, rng=rng)
-    for method in [*KINDS, "dp_sgd_fixed", "dp_sgd_fixed_subspace"]:
-        chosen = FIXED if "fixed" in method else _tuned(flat, method)
+    untuned = {
+        "dp_sgd_fixed": FIXED,
+        "dp_sgd_fixed_subspace": FIXED,
+        # One step from 0 whose rate undoes the shrinkage by clipping: the release of the theory.
+        "dp_sgd_one_step": (1, 1.0, 1 / _clipping(point.d)[1]),
+        "dp_sgd_one_step_subspace": (1, 1.0, 1 / _clipping(point.k)[1]),
+    }
+    for method in [*KINDS, *untuned]:
+        chosen = untuned[method] if method in untuned else _tuned(flat, method)
         settings = _settings(point, public, [chosen] * (DRAWS + 1), method.endswith("subspace"))
         settings.noise[-1] = 0
         yield (
