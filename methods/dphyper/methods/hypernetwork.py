@@ -20,7 +20,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from dphyper.bench.errors import UserError
-from dphyper.bench.method import Method, Options, Role
+from dphyper.bench.method import Method, Options, Role, Selection
 from dphyper.bench.privacy.accounting import calibrate
 from dphyper.bench.privacy.budget import Budget
 from dphyper.bench.privacy.mechanisms import OneShotMean
@@ -132,6 +132,7 @@ class Hypernetwork(Method):
 
     role: ClassVar[Role] = "method"
     uses = frozenset({"task", "n", "epsilon", "embedding_dim", "seed"})
+    selection: ClassVar[Selection] = "tuned_public"
     public_phase = "hypernetwork"
     options_type = HypernetworkOptions
     _options: HypernetworkOptions
