@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench theory clean
 
 # The extras follow pyproject.toml. pip leaves an installed torch alone when it is new enough.
 $(VENV)/.installed: pyproject.toml
@@ -22,6 +22,10 @@ test: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/dphyper sweep run sweeps/tune_dp_sgd.yaml
 	$(BIN)/dphyper report --store runs/tune_dp_sgd
+
+# The synthetic setting of the theory: more than 60,000 runs, figures, LaTeX table. Resumes where it stopped.
+theory: $(VENV)/.installed
+	$(BIN)/python -m dphyper.sweeps.theory --out docs/results/theory
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
