@@ -31,6 +31,7 @@ from dphyper.bench.privacy.noise import NoiseSource
 from dphyper.bench.privacy.private_data import PrivateData
 
 Scores = NDArray[np.float64]
+SELECTION_LEVEL = 1e-4  # of the error rates by which the threshold of the GDP bound is chosen, not of the bound
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,7 +216,7 @@ def gdp_lower_bound(out: Scores, canary: Scores, delta: float, *, confidence: fl
     def mu(alpha: Scores, miss: Scores) -> Scores:
         return np.asarray(-ndtri(alpha) - ndtri(miss), dtype=np.float64)
 
-    return gaussian_epsilon(max(_split_bound(out, canary, mu, confidence), 0.0), delta)
+    return gaussian_epsilon(max(_split_bound(out, canary, mu, confidence, SELECTION_LEVEL), 0.0), delta)
 
 
 def clopper_pearson_lower_bound(out: Scores, canary: Scores, delta: float, *, confidence: float = 0.95) -> float:
@@ -241,22 +242,28 @@ def clopper_pearson_lower_bound(out: Scores, canary: Scores, delta: float, *, co
             other_way = np.log(np.maximum(1 - delta - alpha, 0.0)) - np.log(miss)
         return np.asarray(np.maximum(one_way, other_way), dtype=np.float64)
 
-    return max(_split_bound(out, canary, epsilon, confidence), 0.0)
+    return max(_split_bound(out, canary, epsilon, confidence, (1 - confidence) / 2), 0.0)
 
 
-def _split_bound(out: Scores, canary: Scores, merit: Callable[[Scores, Scores], Scores], confidence: float) -> float:
-    """``merit`` at upper confidence bounds on both error rates, at the threshold that looked best on other scores."""
+def _split_bound(
+    out: Scores, canary: Scores, merit: Callable[[Scores, Scores], Scores], confidence: float, selection: float
+) -> float:
+    """``merit`` at upper confidence bounds on both error rates, at the threshold that looked best on other scores.
 
-    def bound(out: Scores, canary: Scores, thresholds: Scores) -> Scores:
+    That threshold is chosen by rates at the level ``selection``. A stricter one than the bound's keeps it from tails
+    in which a few scores happened to fall well, to which a Gaussian curve gives far too much weight. The bound is
+    taken on scores that the choice did not see, so that every choice is valid.
+    """
+
+    def bound(out: Scores, canary: Scores, thresholds: Scores, level: float) -> Scores:
         alarms = len(out) - np.searchsorted(np.sort(out), thresholds, side="right")
         misses = np.searchsorted(np.sort(canary), thresholds, side="right")
-        level = (1 - confidence) / 2
         return merit(_upper_rate(alarms, len(out), level), _upper_rate(misses, len(canary), level))
 
     (first_out, rest_out), (first_in, rest_in) = (np.split(scores, [len(scores) // 4]) for scores in (out, canary))
     thresholds = np.quantile(np.concatenate([first_out, first_in]), np.linspace(0, 1, 1001))
-    best = np.argmax(bound(first_out, first_in, thresholds))
-    return float(bound(rest_out, rest_in, thresholds[[best]])[0])
+    best = np.argmax(bound(first_out, first_in, thresholds, selection))
+    return float(bound(rest_out, rest_in, thresholds[[best]], (1 - confidence) / 2)[0])
 
 
 def _upper_rate(events: NDArray[np.int64], trials: int, level: float) -> Scores:
