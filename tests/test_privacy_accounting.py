@@ -268,3 +268,15 @@ def test_uncalibrated_mechanism_has_no_event() -> None:
         OneShotMean().event()
     with pytest.raises(PrivacyError, match="no noise_multiplier"):
         OneShotMean().noise_std(Relation.ZERO_OUT)
+
+
+def test_classical_formula_wastes_noise_where_it_holds_and_lacks_it_where_it_does_not() -> None:
+    """√(2 ln(1.25/δ))/ε holds for ε < 1 only (Dwork & Roth 2014, Theorem A.1)."""
+    at_1, far = math.sqrt(2 * math.log(1.25 / 1e-5)), 64.0
+    assert at_1 / gaussian_noise_multiplier(1.0, 1e-5) == pytest.approx(1.30, abs=0.005)
+    (calibrated,) = calibrate(budget(far), OneShotMean())
+    assert calibrated.noise_multiplier > 1.05 * at_1 / far
+    classical = OneShotMean(noise_multiplier=at_1 / far)
+    assert epsilon_of(classical.event(), 1e-5, Relation.ADD_OR_REMOVE_ONE) > far
+    with pytest.raises(PrivacyError, match="already set spend"):
+        calibrate(budget(far), classical)
