@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench theory clean
+.PHONY: demo test lint bench audit theory clean
 
 # The extras follow pyproject.toml. pip leaves an installed torch alone when it is new enough.
 $(VENV)/.installed: pyproject.toml
@@ -22,6 +22,12 @@ test: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/dphyper sweep run sweeps/tune_dp_sgd.yaml
 	$(BIN)/dphyper report --store runs/tune_dp_sgd
+
+# Known bugs, each with the guard that catches it; then attacks on the two private methods' mechanisms.
+audit: $(VENV)/.installed
+	$(BIN)/dphyper audit guards
+	$(BIN)/dphyper audit hypernetwork
+	$(BIN)/dphyper audit dp_sgd
 
 # The synthetic setting of the theory: more than 60,000 runs, figures, LaTeX table. Resumes where it stopped.
 theory: $(VENV)/.installed

@@ -148,3 +148,20 @@ def test_unused_axes_collapse_and_used_ones_do_not() -> None:
     assert len(ids("dp_sgd", embedding_dim=[4, 8])) == 1
     assert len(ids("hypernetwork", embedding_dim=[4, 8])) == 2
     assert len(ids("nonprivate_lora", seed=[0, 1])) == 2
+
+
+def test_audit_bounds_the_claim_and_refuses_what_claims_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["audit", "hypernetwork", "--epsilon", "4", "--draws", "4000", "--out", str(tmp_path)])
+    assert stopped.value.code == 0
+    said = capsys.readouterr().out
+    assert "claimed ε = 4.000" in said
+    assert (tmp_path / "hypernetwork.png").stat().st_size > 1000
+    assert "claims no ε to audit" in refusal(capsys, "audit", "nonprivate_lora")
+    assert "claims no ε to audit" in refusal(capsys, "audit", "public_only")
+    with pytest.raises(SystemExit) as stopped:
+        main(["audit", "guards"])
+    assert stopped.value.code == 0
+    assert "MISSED" not in capsys.readouterr().out

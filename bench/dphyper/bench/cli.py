@@ -1,4 +1,4 @@
-"""The command line: ``dphyper run | sweep plan | sweep run | report | check | ls``.
+"""The command line: ``dphyper run | sweep plan | sweep run | report | check | audit | ls``.
 
 Every option is also a YAML key of the same name, and both go through one schema, the dataclasses of
 `dphyper.bench.specs`. A user's mistake is answered by one line and exit status 2; a sweep that leaves cells
@@ -17,7 +17,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from dphyper.bench.catalog import DATASETS, METHODS, canonical
 from dphyper.bench.errors import PrivacyError, UserError, unknown_name
-from dphyper.bench.specs import Cell, DataSpec, Performance
+from dphyper.bench.specs import Cell, DataSpec, Performance, RelationName
 from dphyper.bench.store import Store
 
 DESCRIPTION = """Benchmark differentially private hypernetworks against DP-SGD and public-data-guided methods.
@@ -57,6 +57,8 @@ def _dispatch(argv: list[str]) -> int:
             return _report(config.report)
         case "check":
             return _check(config.check)
+        case "audit":
+            return _audit(config.audit)
         case _:
             return _ls(config.ls)
 
@@ -71,7 +73,7 @@ def _known(argv: list[str]) -> list[str]:
 
             return ["config", *_keys(Sweep)]
         case _:
-            return ["store", "out", "source"]
+            return ["store", "out", "source", "epsilon", "delta", "relation", "embedding_dim", "draws"]
 
 
 def _parser() -> ArgumentParser:
@@ -86,6 +88,17 @@ def _parser() -> ArgumentParser:
     check = ArgumentParser(exit_on_error=False, description="Derive every row's ε again, by two accountants.")
     check.add_argument("--store", type=str, required=True, help="folder of results")
     commands.add_subcommand("check", check, help="find what a hostile reviewer would find in a store")
+    audit = ArgumentParser(
+        exit_on_error=False, description="Attack a method's mechanism: a lower bound on ε beside the claim."
+    )
+    audit.add_argument("method", type=str, help="a registered private method, or 'guards' for the planted bugs")
+    audit.add_argument("--epsilon", type=float, default=1.0, help="claimed ε")
+    audit.add_argument("--delta", type=float, default=1e-5, help="δ of the claim")
+    audit.add_argument("--relation", type=RelationName, default="add_or_remove_one", help="neighbouring relation")
+    audit.add_argument("--embedding_dim", type=int, default=32, help="k")
+    audit.add_argument("--draws", type=int, default=0, help="releases from each data set (0: enough for the method)")
+    audit.add_argument("--out", type=str, default="runs/audit", help="folder of the plot")
+    commands.add_subcommand("audit", audit, help="attack a method's release and bound its ε from below")
     listing = ArgumentParser(exit_on_error=False, description="List what there is.")
     listing.add_argument("what", choices=["methods", "data", "tasks", "cells"], help="what to list")
     listing.add_argument("--source", type=str, default="glyphs", help="of tasks: the data source")
@@ -206,6 +219,23 @@ def _check(config: Namespace) -> int:
     findings = check_store(Store(config.store))
     print("\n".join(findings) or f"{config.store}: no finding")
     return int(bool(findings))
+
+
+def _audit(config: Namespace) -> int:
+    from dphyper.bench.privacy.planted import planted_bugs, planted_table
+
+    if config.method == "guards":
+        print(planted_table())
+        return int(not all(planted.caught for planted in planted_bugs()))
+    from dphyper.bench.auditing import audit_method, plot_audit
+    from dphyper.bench.privacy.budget import Budget, Relation
+
+    budget = Budget(epsilon=config.epsilon, delta=config.delta, relation=Relation(config.relation))
+    audit = audit_method(config.method, budget, embedding_dim=config.embedding_dim, draws=config.draws)
+    plot = Path(config.out) / f"{config.method}.png"
+    plot_audit(config.method, audit, plot)
+    print(f"{config.method}: {audit}\nplot: {plot}")
+    return 0
 
 
 def _ls(config: Namespace) -> int:
