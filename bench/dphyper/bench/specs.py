@@ -107,8 +107,8 @@ class BaseSpec:
     pretrained: str = ""
     block_out_channels: tuple[int, ...] = (32, 64, 64)
     layers_per_block: int = 1
-    train_steps: int = 1000
-    batch_size: int = 128
+    train_steps: int = 1500
+    batch_size: int = 64
     learning_rate: float = 2e-3
     rank: int = 4
     sampling_steps: int = 20

@@ -49,10 +49,10 @@ class HypernetworkOptions(Options):
         count_weight: c/C, weight of the count that is released with the sum under add-or-remove-one.
     """
 
-    train_steps: int = 1000
+    train_steps: int = 1500
     tasks: int = 16
     support: int = 128
-    query: int = 8
+    query: int = 4
     mixture: float = 0.4
     width: int = 256
     learning_rate: float = 7e-4
