@@ -23,11 +23,14 @@ bench: $(VENV)/.installed
 	$(BIN)/dphyper sweep run sweeps/tune_dp_sgd.yaml
 	$(BIN)/dphyper report --store runs/tune_dp_sgd
 
-# Known bugs, each with the guard that catches it; then attacks on the two private methods' mechanisms.
+# Known bugs, each with the guard that catches it; attacks on the two private methods' mechanisms; then on whole runs
+# of them and of the ceiling, which shows what the attack sees where there is no privacy (after the demo: its networks).
 audit: $(VENV)/.installed
 	$(BIN)/dphyper audit guards
 	$(BIN)/dphyper audit hypernetwork
 	$(BIN)/dphyper audit dp_sgd
+	for method in hypernetwork dp_sgd nonprivate_lora; do \
+		$(BIN)/dphyper audit $$method --sweep sweeps/demo.yaml --task handwritten-digits --canaries 1000 || exit; done
 
 # The synthetic setting of the theory: more than 60,000 runs, figures, LaTeX table. Resumes where it stopped.
 theory: $(VENV)/.installed

@@ -165,3 +165,16 @@ def test_audit_bounds_the_claim_and_refuses_what_claims_nothing(
         main(["audit", "guards"])
     assert stopped.value.code == 0
     assert "MISSED" not in capsys.readouterr().out
+
+
+def test_audit_of_a_whole_run_takes_its_method_from_a_sweep_file(
+    tmp_path: Path, sweep_file: SweepFile, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = ["--sweep", str(sweep_file()), "--canaries", "120", "--out", str(tmp_path)]
+    with pytest.raises(SystemExit) as stopped:
+        main(["audit", "dp_sgd", "--epsilon", "2", *whole])
+    assert stopped.value.code == 0
+    assert "claimed ε = 2.000 at δ = 1e-05; audited end to end ε ≥ 0.0" in capsys.readouterr().out
+    assert (tmp_path / "dp_sgd-end-to-end.png").stat().st_size > 1000
+    assert "unknown method in" in refusal(capsys, "audit", "public_mean", *whole)
+    assert "expected between 20 and the 174 records" in refusal(capsys, "audit", "dp_sgd", *whole, "--canaries", "900")

@@ -73,7 +73,19 @@ def _known(argv: list[str]) -> list[str]:
 
             return ["config", *_keys(Sweep)]
         case _:
-            return ["store", "out", "source", "epsilon", "delta", "relation", "embedding_dim", "draws"]
+            return [
+                "store",
+                "out",
+                "source",
+                "epsilon",
+                "delta",
+                "relation",
+                "embedding_dim",
+                "draws",
+                "sweep",
+                "task",
+                "canaries",
+            ]
 
 
 def _parser() -> ArgumentParser:
@@ -97,6 +109,11 @@ def _parser() -> ArgumentParser:
     audit.add_argument("--relation", type=RelationName, default="add_or_remove_one", help="neighbouring relation")
     audit.add_argument("--embedding_dim", type=int, default=32, help="k")
     audit.add_argument("--draws", type=int, default=0, help="releases from each data set (0: enough for the method)")
+    audit.add_argument(
+        "--sweep", type=str, default="", help="sweep file: audit one whole run of its method end to end instead"
+    )
+    audit.add_argument("--task", type=str, default="", help="with --sweep: whose records are the canaries")
+    audit.add_argument("--canaries", type=int, default=1000, help="with --sweep: their number, half of them in")
     audit.add_argument("--out", type=str, default="runs/audit", help="folder of the plot")
     commands.add_subcommand("audit", audit, help="attack a method's release and bound its ε from below")
     listing = ArgumentParser(exit_on_error=False, description="List what there is.")
@@ -227,13 +244,42 @@ def _audit(config: Namespace) -> int:
     if config.method == "guards":
         print(planted_table())
         return int(not all(planted.caught for planted in planted_bugs()))
-    from dphyper.bench.auditing import audit_method, plot_audit
+    from dphyper.bench.auditing import audit_method, plot_scores
     from dphyper.bench.privacy.budget import Budget, Relation
 
+    if config.sweep:
+        return _audit_end_to_end(config)
     budget = Budget(epsilon=config.epsilon, delta=config.delta, relation=Relation(config.relation))
     audit = audit_method(config.method, budget, embedding_dim=config.embedding_dim, draws=config.draws)
     plot = Path(config.out) / f"{config.method}.png"
-    plot_audit(config.method, audit, plot)
+    title = f"claimed ε = {audit.claimed_epsilon:.2f}, audited ε ≥ {audit.gdp_epsilon:.2f} at δ = {audit.delta:g}"
+    plot_scores(f"{config.method}: {title}", audit.scores, plot)
+    print(f"{config.method}: {audit}\nplot: {plot}")
+    return 0
+
+
+def _audit_end_to_end(config: Namespace) -> int:
+    """Audit the first cell of a sweep file that runs the method, at the command line's budget."""
+    from dphyper.bench.auditing import audit_end_to_end, plot_scores
+    from dphyper.bench.runner import Runner
+    from dphyper.bench.tracking import Tracking
+    from dphyper.sweeps.plan import Sweep
+
+    parser = _sweep_parser()
+    parsed = parser.instantiate(_parse(lambda: parser.parse_args(["run", "--config", config.sweep]), _keys(Sweep)))
+    sweep = Sweep(**{name: parsed[name] for name in Sweep.__dataclass_fields__})
+    found = {cell.method: cell for cell in reversed(sweep.cells(_cell))}
+    if config.method not in found:
+        raise unknown_name(f"method in '{config.sweep}'", config.method, found)
+    budget = {"epsilon": config.epsilon, "delta": config.delta, "relation": config.relation}
+    cell = dataclasses.replace(found[config.method], **budget)
+    cell = dataclasses.replace(cell, task=config.task or cell.task)
+    store = Store(sweep.store_path)
+    runner = Runner(store, sweep.performance, Tracking("off", store.root, sweep.name), sweep.name)
+    audit = audit_end_to_end(runner, cell, canaries=config.canaries)
+    plot = Path(config.out) / f"{config.method}-end-to-end.png"
+    title = f"claimed ε = {audit.claimed_epsilon:.2f}, audited end to end ε ≥ {audit.epsilon:.2f}"
+    plot_scores(f"{config.method}: {title} at δ = {audit.delta:g}", audit.scores, plot)
     print(f"{config.method}: {audit}\nplot: {plot}")
     return 0
 
