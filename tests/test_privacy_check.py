@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from dphyper.bench.privacy import cost
 from dphyper.bench.privacy.accounting import calibrate
 from dphyper.bench.privacy.budget import Budget, Relation
 from dphyper.bench.privacy.check import check_store
@@ -160,6 +162,13 @@ def test_each_contradiction_is_found(store: Store, tamper: Callable[[Path], None
     findings = check_store(store)
     assert any(finding in line for line in findings), findings
     assert all("\n" not in line for line in findings)
+
+
+def test_the_cost_of_accounting_is_measured_on_a_store(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    cost.main(store.root, repetitions=2)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(cost.MECHANISMS) + 1
+    assert re.search(r"ms a cell, \d+\.\d\d ms cached \(\d+ cells\)$", lines[-1])
 
 
 def test_a_private_number_beyond_the_ceiling_is_found(store: Store) -> None:
