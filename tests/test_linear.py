@@ -237,16 +237,61 @@ def test_adassp_moment_noise() -> None:
 
 
 def test_learned_form_comes_within_a_tenth_of_the_analytic() -> None:
+    """Also where n is far above the public sizes and the decoder's bias is most of what the network adds."""
     world, public, records = world_and_public(400)
-    options = HypernetworkOptions(train_steps=700, tasks=32, support=112, query=16, width=64, learning_rate=3e-3)
-    network = linear.meta_train(records, public, options, seed=0)
-    w_Bd = world.weights(400)
-    private = world.records(w_Bd, SIZE)
-    rng = torch.Generator().manual_seed(0)
-    analytic = linear.hypernetwork(private[..., :D], private[..., D], public, TIGHT, draws=5, rng=rng)["hypernetwork"]
-    learned = linear.learned(network, private, TIGHT, draws=5, rng=rng)
-    risks = [float((w - w_Bd[:, None])[:, :-1].square().sum(2).mean()) for w in (analytic, learned)]
-    assert risks[1] < 1.1 * risks[0], risks
+    options = HypernetworkOptions(
+        train_steps=1000, tasks=24, support=64, query=64, width=64, learning_rate=6e-3, clean_fraction=0.5
+    )
+    networks = [linear.meta_train(records, public, options, seed=0, rotations=8)]
+    networks.append(linear.meta_train(records[:20], public, options, seed=0, rotations=1))
+    ratios = []
+    for size, num in ((SIZE, 400), (1024, 100)):
+        w_Bd = world.weights(num)
+        private = world.records(w_Bd, size)
+        rng = torch.Generator().manual_seed(0)
+        analytic = linear.hypernetwork(private[..., :D], private[..., D], public, TIGHT, draws=5, rng=rng)
+        found = [linear.learned(network, private, public, TIGHT, draws=5, rng=rng) for network in networks]
+        risks = [float((w - w_Bd[:, None])[:, :-1].square().sum(2).mean()) for w in (analytic["hypernetwork"], *found)]
+        ratios.append([risk / risks[0] for risk in risks[1:]])
+    assert max(good for good, _ in ratios) < 1.1, ratios
+    assert max(bad for _, bad in ratios) > 1.5, "a network of twenty tasks must be caught"
+
+
+def test_rotated_tasks_are_tasks_of_the_same_records() -> None:
+    _, public, records = world_and_public(10)
+    inner = linear.project(records, public.basis_dk)
+    options = HypernetworkOptions(train_steps=3, tasks=4, support=32, query=16)
+    tasks = linear.LinearTasks(inner, options, seed=0, rotations=3)
+    turned = tasks.images.unflatten(0, (3, 10, SIZE))
+    torch.testing.assert_close(turned[..., -1], inner[..., -1].expand(3, -1, -1))
+    # One rotation for all records of a task keeps their inner products; one for each record would not.
+    gram = inner[..., :-1] @ inner[..., :-1].mT
+    torch.testing.assert_close(turned[..., :-1] @ turned[..., :-1].mT, gram.expand(3, -1, -1, -1), atol=1e-4, rtol=0)
+    broken = turned[0, :, :, :-1].clone()
+    broken[:, 1::2] = turned[1, :, 1::2, :-1]
+    assert float((broken @ broken.mT - gram).abs().max()) > 1
+    assert float((turned[0] - turned[1]).abs().max()) > 1, "the copies are turned differently"
+    for episode in tasks.train_dataloader():
+        rows = torch.cat([episode.support_TS, episode.query_TQ], dim=1)
+        assert (rows // SIZE == rows[:, :1] // SIZE).all(), "an episode's rows belong to one task"
+        assert all(len(set(row.tolist())) == len(row) for row in rows), "support and query share a record"
+
+
+def test_learned_form_meets_the_records_of_its_subspace(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr(linear, "meta_train", lambda records, *args, **kwargs: seen.append(records))
+    centre = theory.Point(d=12, k=2, public_tasks=40, public_size=64)
+    monkeypatch.setattr(theory, "CENTRE", centre)
+    theory._network.__wrapped__(0)
+    public = theory._public_of(centre, 0)
+
+    def subspace(records: torch.Tensor) -> torch.Tensor:
+        return linear.learn_public(lambda num: records, tasks=40, size=64, k=2, d=12).basis_dk
+
+    torch.testing.assert_close(subspace(seen[0]), public.basis_dk)
+    world = theory._world(centre, 0, "other")
+    other = subspace(world.records(world.weights(40), 64))
+    assert float((other @ other.T - public.basis_dk @ public.basis_dk.T).norm()) > 0.01
 
 
 def test_theory_predicts_the_analytic_form() -> None:

@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 import lightning
 import torch
@@ -389,27 +389,34 @@ class LinearTasks(lightning.LightningDataModule):
     """Episodes of linear public tasks, with what `Hypernetwork` reads of them: its batches and ``images``.
 
     As in `dphyper.bench.public`, a task's support holds between 16 and S of its records, log-uniformly, and its
-    query set none of these. Tasks are never joined: the union of two linear tasks is none.
+    query set none of these. Tasks are never joined: the union of two linear tasks is none. What varies them instead
+    are rotations: a task whose features are all turned by one rotation is a task again, because features are
+    isotropic. They play the part that flips play for images, and reveal no more than the same public records.
 
     Args:
-        records_TSd1: (T, m, d + 1) records of the public tasks.
+        records_TSk1: (T, m, k + 1) records of the public tasks in the coordinates of Û.
         options: Sizes of the episodes and their number.
-        seed: Fixes the episodes.
+        seed: Fixes the rotations and the episodes.
+        rotations: Turned copies of each task, at least 1.
 
     Attributes:
-        images: (T m, d + 1) the records, under the name that the network knows.
+        images: (rotations · T · m, k + 1) the records, under the name that the network knows.
     """
 
-    def __init__(self, records_TSd1: Tensor, options: HypernetworkOptions, seed: int) -> None:
+    def __init__(self, records_TSk1: Tensor, options: HypernetworkOptions, seed: int, rotations: int) -> None:
         super().__init__()
-        self._num_tasks, self._size = records_TSd1.shape[:2]
-        self.images = records_TSd1.flatten(0, 1)
-        self._options, self._seed = options, seed
+        num, self._size, width = records_TSk1.shape
+        self._num_tasks = num * rotations
+        self._options, self._rng = options, torch.Generator().manual_seed(seed)
+        turned = []
+        for _ in range(rotations):
+            turn_Tkk = torch.linalg.qr(torch.randn(num, width - 1, width - 1, generator=self._rng)).Q
+            turned.append(torch.cat([records_TSk1[..., :-1] @ turn_Tkk, records_TSk1[..., -1:]], dim=2))
+        self.images = torch.cat(turned).flatten(0, 1)
 
     def train_dataloader(self) -> Iterator[Episode]:
         """The episodes, one after the other, once."""
-        options = self._options
-        rng = torch.Generator().manual_seed(self._seed)
+        options, rng = self._options, self._rng
         support = min(options.support, self._size - options.query)
         for _ in range(options.train_steps):
             chosen_T1 = torch.randint(self._num_tasks, (options.tasks, 1), generator=rng)
@@ -423,7 +430,14 @@ class LinearTasks(lightning.LightningDataModule):
             )
 
 
-def meta_train(records_TSd1: Tensor, public: Public, options: HypernetworkOptions, seed: int) -> Hypernetwork:
+def project(records_Bnd1: Tensor, basis_dk: Tensor) -> Tensor:
+    """(B, n, k + 1) records in the coordinates of Û."""
+    return torch.cat([records_Bnd1[..., :-1] @ basis_dk, records_Bnd1[..., -1:]], dim=2)
+
+
+def meta_train(
+    records_TSd1: Tensor, public: Public, options: HypernetworkOptions, seed: int, *, rotations: int = 32
+) -> Hypernetwork:
     """Train the hypernetwork that serves images on public linear tasks, code and training loop unchanged.
 
     Its target is the regression inside Û, as its target for images is the LoRA of a model pre-trained on public
@@ -434,14 +448,15 @@ def meta_train(records_TSd1: Tensor, public: Public, options: HypernetworkOption
         records_TSd1: (T, m, d + 1) records of the public tasks.
         public: Gives Û.
         options: Of `Hypernetwork`.
-        seed: Of the initialisation and the training noise.
+        seed: Of the initialisation, the rotations and the training noise.
+        rotations: Turned copies of each task. With few of them the decoder learns the T public tasks by heart.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's remarks on loader workers and on the absent logger
         logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
         lightning.seed_everything(seed, verbose=False)
-        target = LinearRegression(records_TSd1.shape[2] - 1, basis_dP=public.basis_dk)
-        network = Hypernetwork(target, options, embedding_dim=public.basis_dk.shape[1])
+        k = public.basis_dk.shape[1]
+        network = Hypernetwork(LinearRegression(k), options, embedding_dim=k)
         trainer = lightning.Trainer(
             max_steps=options.train_steps,
             accelerator="cpu",
@@ -453,21 +468,23 @@ def meta_train(records_TSd1: Tensor, public: Public, options: HypernetworkOption
             enable_progress_bar=False,
             limit_val_batches=0,
         )
-        trainer.fit(network, datamodule=LinearTasks(records_TSd1, options, seed))
+        trainer.fit(network, datamodule=LinearTasks(project(records_TSd1, public.basis_dk), options, seed, rotations))
     return network.eval()
 
 
 @torch.no_grad()
-def learned(network: Hypernetwork, records_Bnd1: Tensor, budget: Budget, *, draws: int, rng: torch.Generator) -> Tensor:
+def learned(
+    network: Hypernetwork, records_Bnd1: Tensor, public: Public, budget: Budget, *, draws: int, rng: torch.Generator
+) -> Tensor:
     """`Hypernetwork.adapt` for B data sets and several draws of the noise.
 
     Returns:
         (B, R + 1, d) weights, the noiseless one last.
     """
     batch, n = records_Bnd1.shape[:2]
-    rows_Bnk = network.encoder(network.target.features(records_Bnd1.flatten(0, 1))).unflatten(0, (batch, n))
+    inner_Nk1 = project(records_Bnd1, public.basis_dk).flatten(0, 1)
+    rows_Bnk = network.encoder(network.target.features(inner_Nk1)).unflatten(0, (batch, n))
     z_BRk, std_BR, count_BR = released_means(rows_Bnk, network.mechanism(budget), budget, draws=draws, rng=rng)
-    theta = network.decode(z_BRk.flatten(0, 1), std_BR.flatten(), count_BR.flatten())
-    target: Any = network.target
-    weights: Tensor = target.weights(theta).unflatten(0, (batch, draws + 1))
+    theta_Nk = network.decode(z_BRk.flatten(0, 1), std_BR.flatten(), count_BR.flatten())
+    weights: Tensor = theta_Nk.unflatten(0, (batch, draws + 1)) @ public.basis_dk.T
     return weights
