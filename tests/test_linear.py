@@ -226,13 +226,25 @@ def test_adassp_without_noise_is_least_squares() -> None:
     torch.testing.assert_close((x[:, :10] @ wide[..., None])[..., 0], y[:, :10], atol=1e-4, rtol=1e-4)
 
 
+def test_adassp_control_is_least_squares_on_the_clipped_records() -> None:
+    world, _, _ = world_and_public()
+    records = world.records(world.weights(3), 400)
+    x, y = records[..., :D], records[..., D]
+    found = linear.adassp(x, y, TIGHT, x_bound=4.0, y_bound=1.5, draws=2, rng=torch.Generator())
+    assert found.shape == (3, 3, D)
+    wanted = linear.least_squares(*linear.clip_records(x, y, 4.0, 1.5))
+    torch.testing.assert_close(found[:, -1], wanted)
+    assert float((found[:, -1] - linear.least_squares(x, y)).norm()) > 0.1, "the records are clipped in earnest"
+    assert float((found[:, :-1] - wanted[:, None]).norm(dim=2).min()) > 0.1, "the draws carry noise"
+
+
 def test_adassp_moment_noise() -> None:
     """With n² far above the noise on XᵀX, the error is the noise on Xᵀy over n."""
     x = math.sqrt(3.0) * torch.eye(3).repeat(100_000, 1)[None]  # XᵀX = n I
     n = x.shape[1]
     theta = linear.adassp(x, torch.zeros(1, n), TIGHT, x_bound=2.0, y_bound=1.5, draws=300, rng=torch.Generator())
     (mechanism, *_) = linear.gradient_steps(TIGHT, 1, releases=3)
-    scaled = (theta * n / (mechanism.noise_std(TIGHT.relation) * 2.0 * 1.5)).flatten().numpy()
+    scaled = (theta[:, :-1] * n / (mechanism.noise_std(TIGHT.relation) * 2.0 * 1.5)).flatten().numpy()
     assert [stats.kstest(scaled, "norm", (0, s)).pvalue > 1e-3 for s in (1, 2 / 3, 3 / 2)] == [True, False, False]
 
 
@@ -343,3 +355,5 @@ def test_a_point_is_reproducible_and_holds_every_run(small_runs: Callable[[], pd
     assert counts["public_mean"] == 2
     assert {"dp_sgd", "gep", "pdp_sgd", "pda_dpmd", "dope", "adassp", "least_squares"} <= {*counts.index}
     assert first["excess"].notna().all()
+    unnoised = {"public_mean", "least_squares", "least_squares_subspace"}
+    assert {*first["method"][first["moved"].isna()]} == unnoised, "every private method has its noiseless control"

@@ -328,7 +328,8 @@ def adassp(
 
     A record that is added or removed moves the three releases by at most 𝒳² (an eigenvalue), 𝒳² (in Frobenius
     norm) and 𝒳𝒴; ‖x‖ ≤ 𝒳 and |y| ≤ 𝒴 are enforced by clipping. They are calibrated together, by one Gaussian
-    multiplier in place of the paper's √log(6/δ)/(ε/3) for each.
+    multiplier in place of the paper's √log(6/δ)/(ε/3) for each. Without noise there is nothing to guard against and
+    no ridge: the control is least squares on the clipped records, of least norm where these are too few.
 
     Args:
         x_Bnp: Features.
@@ -336,16 +337,17 @@ def adassp(
         budget: Shared by the three releases.
         x_bound: 𝒳, from public data.
         y_bound: 𝒴, from public data.
-        draws: R.
+        draws: R; one column more is without noise.
         rng: Noise.
 
     Returns:
-        (B, R, p) parameters.
+        (B, R + 1, p) parameters, the noiseless ones last.
     """
     x_Bnp, y_Bn = clip_records(x_Bnp, y_Bn, x_bound, y_bound)
     sigma = gradient_steps(budget, 1, releases=3)[0].noise_std(budget.relation)
-    if sigma == 0:  # no noise and no ridge: XᵀX may be singular
-        return least_squares(x_Bnp, y_Bn)[:, None].repeat(1, draws, 1)
+    control_B1p = least_squares(x_Bnp, y_Bn)[:, None]
+    if sigma == 0:  # XᵀX may be singular
+        return control_B1p.repeat(1, draws + 1, 1)
     gram_Bpp, moment_Bp = x_Bnp.mT @ x_Bnp, (x_Bnp.mT @ y_Bn[..., None])[..., 0]
     batch, p = moment_Bp.shape
     smallest_B1 = torch.linalg.eigvalsh(gram_Bpp)[:, :1]
@@ -362,7 +364,7 @@ def adassp(
         noisy_Bp = moment_Bp + sigma * x_bound * y_bound * torch.randn(batch, p, generator=rng)
         system_Bpp = gram_Bpp + std * noise_Bpp + ridge_BR[:, draw, None, None] * eye_pp
         out.append(torch.linalg.solve(system_Bpp, noisy_Bp))
-    return torch.stack(out, dim=1).float()
+    return torch.cat([torch.stack(out, dim=1).float(), control_B1p], dim=1)
 
 
 def clip_records(x_Bnp: Tensor, y_Bn: Tensor, x_bound: float, y_bound: float) -> tuple[Tensor, Tensor]:

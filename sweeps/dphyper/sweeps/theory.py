@@ -279,9 +279,7 @@ def _estimates(
         norms_m = (public.x_md if scale is None else public.x_md @ public.basis_dk).norm(dim=1)
         bounds = {"x_bound": float(norms_m.quantile(0.99)), "y_bound": public.label_bound}
         theta_BRp = linear.adassp(features, y_Bn, budget, **bounds, draws=DRAWS, rng=rng)
-        weights_BRd = theta_BRp if scale is None else theta_BRp @ scale.T
-        # A column that stands for the noiseless control, which is not run.
-        yield name, torch.cat([weights_BRd, torch.full_like(weights_BRd[:, :1], math.nan)], dim=1)
+        yield name, theta_BRp if scale is None else theta_BRp @ scale.T
     yield "public_mean", public.mean_d.expand(TASKS, 1, -1)
     yield "least_squares", linear.least_squares(x_Bnd, y_Bn)[:, None]
     yield "least_squares_subspace", (linear.least_squares(inner_Bnk, y_Bn) @ public.basis_dk.T)[:, None]
