@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -315,6 +316,36 @@ def test_theory_predicts_the_analytic_form() -> None:
     found = linear.hypernetwork(records[..., :50], records[..., 50], public, point.budget, draws=5, rng=rng)
     risk = float((found["hypernetwork"] - w_Bd[:, None])[:, :-1].square().sum(2).mean())
     assert risk == pytest.approx(theory.curves(point)["theory_subspace"], rel=0.2)
+
+
+@pytest.mark.parametrize("method", ["dp_sgd", "dp_sgd_subspace", "dope"])
+def test_tuning_yields_to_zero_where_noise_hides_everything(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    point = theory.Point(d=100, k=8, n=16, epsilon=0.1, public_tasks=50)
+
+    def risk() -> float:
+        chosen = theory._tuned.__wrapped__(point, method)
+        return theory._judged(point, method, [chosen], tasks=32, draws=4, purpose="check")[chosen]
+
+    assert risk() < 1.02
+    monkeypatch.setattr(theory, "GRID", [combo for combo in theory.GRID if combo[1] >= 0.3 and combo[2] >= 0.05])
+    assert risk() > 1.02, "a grid without small steps must be caught"
+
+
+@pytest.mark.parametrize(("n", "epsilon"), [(512, 1.0), (2048, 0.5)])
+def test_tuned_steps_are_no_worse_than_untuned_ones(n: int, epsilon: float) -> None:
+    point = theory.Point(d=30, k=3, n=n, epsilon=epsilon, public_tasks=300)
+    for method, dimension in (("dp_sgd", point.d), ("dp_sgd_subspace", point.k)):
+        combos = [theory.FIXED, theory._one_step(dimension), theory._tuned(point, method), theory.GRID[0]]
+        judged = theory._judged(point, method, combos, tasks=64, draws=8, purpose="check")
+        *untuned, tuned, idle = (judged[combo] for combo in combos)
+        assert tuned < 1.05 * min(untuned), (method, judged)
+        assert idle > 1.05 * tuned, "a setting that hardly moves must be caught"
+
+
+def test_docs_state_the_size_of_the_grid() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "theory.md").read_text()
+    assert f"{len(theory.GRID)} settings" in text
+    assert len(theory.GRID) == len(set(theory.GRID))
 
 
 def test_axes_cover_four_octaves_and_enough_runs() -> None:

@@ -41,8 +41,18 @@ DELTA = 1e-5
 NOISE_STD = 0.5
 WORLDS, TASKS, DRAWS = 4, 4, 2  # draws of the subspace and its public data, private data sets of each, noise draws
 TUNING_TASKS = 8
+FINALISTS, FINAL_TASKS, FINAL_DRAWS = 6, 16, 2  # the best settings of tuning meet again on new tasks
 Combo = tuple[int, float, float]  # T, C over √p rms(y), rate times √T
-GRID: list[Combo] = [*product((1, 4, 16), (0.3, 1.0, 2.0), (0.03, 0.1, 0.25, 0.5, 1.0, 2.0))]
+# A small clip norm wants a large rate, so that the grid is one of clip norms and of their products with the rate.
+# The least product leaves 0 almost alone: where noise hides everything, a tuned method may predict next to nothing.
+GRID: list[Combo] = [
+    (steps, clip, length / clip)
+    for steps, clip, length in product(
+        (1, 4, 24),
+        (0.03, 0.1, 0.3, 1.0, 2.0),
+        (0.0003, 0.0012, 0.005, 0.02, 0.08, 0.16, 0.25, 0.35, 0.5, 0.7, 1.0, 2.0),
+    )
+]
 FIXED = (8, 1.0, math.sqrt(2.0))  # in the same units: a rate of 0.5
 LEARNED = HypernetworkOptions(
     train_steps=3000,
@@ -194,21 +204,49 @@ def _descend(
     return (public.basis_dk @ theta_BpR if inside else theta_BpR).mT
 
 
+def _one_step(dimension: int) -> Combo:
+    """One step from 0 whose rate undoes the shrinkage by clipping: the release of the theory."""
+    return 1, 1.0, 1 / _clipping(dimension)[1]
+
+
+@lru_cache(maxsize=2)
+def _tuning_data(point: Point, tasks: int, purpose: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Features, labels and weights of new public tasks of the first world."""
+    world = _world(point, 0, purpose)
+    w_Bd = world.weights(tasks)
+    records_Bnd1 = world.records(w_Bd, point.n)
+    return records_Bnd1[..., : point.d], records_Bnd1[..., point.d], w_Bd
+
+
+def _judged(
+    point: Point, method: str, combos: list[Combo], *, tasks: int, draws: int, purpose: str
+) -> dict[Combo, float]:
+    """Mean excess risk of each setting over tuning tasks and draws of the noise."""
+    public = _public_of(point, 0)
+    x_Bnd, y_Bn, w_Bd = _tuning_data(point, tasks, purpose)
+    scores: dict[Combo, float] = {}
+    for steps in sorted({combo[0] for combo in combos}):
+        alike = [combo for combo in combos if combo[0] == steps]
+        settings = _settings(point, public, alike * draws, method.endswith("subspace"))
+        seed = _seed(method, steps, purpose)
+        weights_BRd = _descend(point, method, public, (x_Bnd, y_Bn), settings=settings, seed=seed)
+        risk_R = (weights_BRd - w_Bd[:, None]).square().sum(2).mean(0).nan_to_num(math.inf)
+        scores |= dict(zip(alike, risk_R.unflatten(0, (draws, -1)).mean(0).tolist(), strict=True))
+    return scores
+
+
 @lru_cache(maxsize=64)
 def _tuned(point: Point, method: str) -> Combo:
-    """The best of `GRID` on tuning tasks of the first world; the angle of ``point`` is 0, for these are public."""
-    world, public = _world(point, 0, "tuning"), _public_of(point, 0)
-    w_Bd = world.weights(TUNING_TASKS)
-    records_Bnd1 = world.records(w_Bd, point.n)
-    data = records_Bnd1[..., : point.d], records_Bnd1[..., point.d]
-    scores: dict[Combo, float] = {}
-    for steps in sorted({combo[0] for combo in GRID}):
-        combos = [combo for combo in GRID if combo[0] == steps]
-        settings = _settings(point, public, combos, method.endswith("subspace"))
-        weights_BRd = _descend(point, method, public, data, settings=settings, seed=_seed(method, steps, "tuning"))
-        risk_R = (weights_BRd - w_Bd[:, None]).square().sum(2).mean(0)
-        scores |= dict(zip(combos, risk_R.nan_to_num(math.inf).tolist(), strict=True))
-    return min(scores, key=scores.__getitem__)
+    """The best setting on tuning tasks of the first world; the angle of ``point`` is 0, for these are public.
+
+    `GRID` and the untuned settings compete. The least of so many noisy scores flatters its owner, so that the best
+    few are judged once more on new tasks.
+    """
+    combos = [*GRID, FIXED, _one_step(point.k if method.endswith("subspace") else point.d)]
+    first = _judged(point, method, combos, tasks=TUNING_TASKS, draws=1, purpose="tuning")
+    best = sorted(first, key=first.__getitem__)[:FINALISTS]
+    final = _judged(point, method, best, tasks=FINAL_TASKS, draws=FINAL_DRAWS, purpose="final tuning")
+    return min(final, key=final.__getitem__)
 
 
 def run(point: Point) -> pd.DataFrame:
@@ -263,9 +301,8 @@ def _estimates(
     untuned = {
         "dp_sgd_fixed": FIXED,
         "dp_sgd_fixed_subspace": FIXED,
-        # One step from 0 whose rate undoes the shrinkage by clipping: the release of the theory.
-        "dp_sgd_one_step": (1, 1.0, 1 / _clipping(point.d)[1]),
-        "dp_sgd_one_step_subspace": (1, 1.0, 1 / _clipping(point.k)[1]),
+        "dp_sgd_one_step": _one_step(point.d),
+        "dp_sgd_one_step_subspace": _one_step(point.k),
     }
     for method in [*KINDS, *untuned]:
         chosen = untuned[method] if method in untuned else _tuned(flat, method)
