@@ -390,8 +390,12 @@ def main(
     plan = [*axes()]
     paths = {point: store / f"{content_hash(repr(point))}.parquet" for _, point in plan}
     jobs = [(point, path) for point, path in paths.items() if not path.exists()]
-    jobs.sort(key=lambda job: (job[0].d, job[0].k, job[0].public_tasks, job[0].public_size, job[0].n, job[0].epsilon))
-    # Neighbours in this order share public data and tuning, which a worker keeps: it takes a stretch at a time.
+    jobs.sort(
+        key=lambda job: (job[0].d, job[0].k, job[0].public_tasks, job[0].public_size, job[0].n, job[0].epsilon),
+        reverse=True,
+    )
+    # Neighbours in this order share public data and tuning, which a worker keeps: it takes a stretch at a time. The
+    # largest come first, so that no worker is left alone with them.
     jobs = jobs[: limit or None]
     context = multiprocessing.get_context("spawn")
     with context.Pool(workers) as pool:
