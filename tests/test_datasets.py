@@ -174,6 +174,7 @@ def test_public_tasks_are_large_enough_and_come_from_families_and_clusters(loade
     assert all(len(task) >= loaded.spec.min_task_size for task in public)
     assert all(not len(task.reference) for task in public)
     clusters = {task.id for task in public if task.id.startswith("cluster")}
+    assert clusters == {task.id for task in public if task.kind == "cluster"}
     assert clusters
     assert len(public) > len(clusters)
 

@@ -54,7 +54,9 @@ class PublicTasks(lightning.LightningDataModule):
         support: S, 0 for none.
         query: Q.
         steps: Training batches.
-        mixture: Share of the training tasks that are mixtures: the union of two to four public tasks, so that
+        cluster_weight: How often a cluster is dealt in training, relative to a family. Clusters are coherent by
+            construction and many; private data are more like families.
+        mixture: Share of the training tasks that are mixtures: the union of two to eight public tasks, so that
             broad and incoherent data sets are met as well.
         validation_steps: Validation batches; 0, or a collection without tuning tasks, for none.
 
@@ -71,6 +73,7 @@ class PublicTasks(lightning.LightningDataModule):
         query: int,
         steps: int,
         support: int = 0,
+        cluster_weight: float = 1.0,
         mixture: float = 0.0,
         validation_steps: int = 0,
     ) -> None:
@@ -83,6 +86,8 @@ class PublicTasks(lightning.LightningDataModule):
         }
         self.seed, self.tasks, self.support, self.query = seed, tasks, support, query
         self.mixture = mixture
+        weights = [cluster_weight if task.kind == "cluster" else 1.0 for task in collection.select("public")]
+        self.shares = {"public": np.asarray(weights) / np.sum(weights)}
         self.steps, self.validation_steps = steps, validation_steps if self.rows["tuning"] else 0
 
     def train_dataloader(self) -> DataLoader[Episode]:
@@ -107,17 +112,19 @@ class _Episodes(IterableDataset[Episode]):
         data, rows = self.data, self.data.rows[self.split]
         rng = np.random.default_rng([data.seed, len(self.split)])
         for _ in range(self.steps):
-            chosen = rng.choice(len(rows), data.tasks, replace=len(rows) < data.tasks)
+            chosen = rng.choice(len(rows), data.tasks, p=data.shares.get(self.split))
             dealt = [self._deal(self._mixed(rows[task], rng), rng) for task in chosen]
             support, weight, query = (torch.from_numpy(np.stack(part)) for part in zip(*dealt, strict=True))
             yield Episode(support_TS=support, weight_TS=weight, query_TQ=query)
 
     def _mixed(self, rows: Rows, rng: np.random.Generator) -> Rows:
-        """The task itself, or now and then its union with one to three others, each with the same weight."""
-        if self.split != "public" or rng.uniform() >= self.data.mixture:
+        """The task itself, or now and then its union with one to seven others, each with the same weight."""
+        data = self.data
+        if self.split != "public" or rng.uniform() >= data.mixture:
             return rows
-        others = rng.choice(len(self.data.rows["public"]), rng.integers(1, 4))
-        parts = [rows, *(self.data.rows["public"][other] for other in others)]
+        count = int(2 * 4.5 ** rng.uniform())  # log-uniform, as the size of the support is
+        others = rng.choice(len(data.rows["public"]), count - 1, p=data.shares["public"])
+        parts = [rows, *(data.rows["public"][other] for other in others)]
         size = min(len(part) for part in parts)
         return np.unique(np.concatenate([rng.permutation(part)[:size] for part in parts]))
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from dphyper.bench.errors import UserError, unknown_name
 
 Split = Literal["public", "tuning", "private"]
+Kind = Literal["family", "cluster"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,6 +37,7 @@ class Task:
             when the source has none.
         distance: How the source describes the way to the public families ("near", "far"); free text for
             reports.
+        kind: ``family`` for what the source's labels name, ``cluster`` for a public task found in the images.
     """
 
     id: str
@@ -44,6 +46,7 @@ class Task:
     indices: NDArray[np.int64]
     reference: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     distance: str = "near"
+    kind: Kind = "family"
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -156,7 +159,12 @@ class Collection:
         parts: list[bytes] = [str(self.records.shape[1:]).encode()]
         for task in self.tasks:
             if task.split != "private":
-                parts += [task.split.encode(), task.id.encode(), *(self._digests[row] for row in task.indices)]
+                parts += [
+                    task.split.encode(),
+                    task.id.encode(),
+                    task.kind.encode(),
+                    *(self._digests[row] for row in task.indices),
+                ]
         return _hash(parts)
 
 

@@ -91,7 +91,7 @@ def cut(
     public = np.flatnonzero(keep & (owner == PUBLIC) & ~test)
     for task_id, members in _clusters(images[public], spec.cluster_sizes):
         if len(members) >= spec.min_task_size:
-            tasks.append(Task(id=task_id, family=task_id, split="public", indices=public[members]))
+            tasks.append(Task(id=task_id, family=task_id, split="public", indices=public[members], kind="cluster"))
     for split, chosen in ((TUNING, tuning), (PRIVATE, private)):
         for family in chosen:
             indices = rows(family, split, ~test)
@@ -188,6 +188,7 @@ def _compact(name: str, images: NDArray[np.uint8], tasks: Sequence[Task], licenc
                 indices=np.searchsorted(used, task.indices),
                 reference=np.searchsorted(used, task.reference),
                 distance=task.distance,
+                kind=task.kind,
             )
             for task in tasks
         ),

@@ -39,6 +39,7 @@ class HypernetworkOptions(Options):
         tasks: Public tasks in each step.
         support: Most records embedded of each task in a step.
         query: Images of each task in a step on which the generated weights are judged.
+        cluster_weight: How often a public cluster is met, relative to a public family.
         mixture: Share of the tasks in a step that are mixtures of public tasks.
         width: Hidden width of encoder and decoder.
         learning_rate: Peak of the one-cycle schedule of AdamW.
@@ -53,7 +54,8 @@ class HypernetworkOptions(Options):
     tasks: int = 16
     support: int = 128
     query: int = 4
-    mixture: float = 0.4
+    cluster_weight: float = 0.125
+    mixture: float = 0.6
     width: int = 256
     learning_rate: float = 7e-4
     noise_min: float = 1e-3
@@ -162,6 +164,7 @@ class Hypernetwork(Method):
             tasks=options.tasks,
             support=options.support,
             query=options.query,
+            cluster_weight=options.cluster_weight,
             mixture=options.mixture,
             steps=options.train_steps,
             validation_steps=8,
