@@ -8,27 +8,35 @@ express, by our own privacy-loss variable in Opacus' discretisation. A disagreem
 where that is more) raises. The accountants assume exact real arithmetic and true randomness; what the noise
 source does about that is said there.
 
+Runs that select the best of several trials are accounted in Rényi divergences, with everything else that they
+charged: by `dp_accounting` on a grid of orders, an upper bound, and by our own evaluation of the theorems of
+Papernot & Steinke (2022, arXiv:2110.03620) on our own Rényi curves. The Rényi accountant of `dp_accounting` takes a
+multiplier relative to the whole sensitivity under every relation; here it is given half of ours under replace-one.
+Poisson samples under replace-one have no Rényi accountant and are refused inside or beside a selection.
+
 Notation: σ is always the noise *multiplier* of `dphyper.bench.privacy.mechanisms`.
 """
 
 import dataclasses
+import logging
 import math
 import warnings
 from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import dp_accounting
 import numpy as np
 from dp_accounting.pld import PLDAccountant
+from dp_accounting.rdp import RdpAccountant
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.special import log_ndtr, logsumexp, ndtr
+from scipy.special import gammaln, log_ndtr, logsumexp, ndtr
 
 from dphyper.bench.errors import PrivacyError
 from dphyper.bench.privacy.budget import Budget, Relation
-from dphyper.bench.privacy.mechanisms import GaussianMechanism
+from dphyper.bench.privacy.mechanisms import Mechanism, halting_probability
 
 RELATIVE_TOLERANCE = 0.02
 ABSOLUTE_TOLERANCE = 5e-3
@@ -37,7 +45,27 @@ PRV_ERROR = 2e-3  # the PRV accountant's own bound on its error in ε
 # One entry a kind of step: sampling probability, noise multiplier, number of steps. Sorted, so that the order of
 # the releases cannot change a digit of ε.
 Steps = tuple[tuple[float, float, int], ...]
-M = TypeVar("M", bound=GaussianMechanism)
+M = TypeVar("M", bound=Mechanism)
+
+
+class Selection(NamedTuple):
+    """The best of a random number of trials: the sums of one trial, and the law of their number."""
+
+    steps: Steps
+    mean: float
+    shape: float
+
+
+# With the number of times that each was done.
+Selections = tuple[tuple[Selection, int], ...]
+
+# Rényi orders of the first accountant. Above 1 only: at 1 `dp_accounting` divides 0 by 0 for sampled sums. Sampled
+# sums take time in proportion to the order, and orders that are not integers do not always converge, in which case
+# `dp_accounting` leaves them out and warns.
+_ORDERS = 1 + np.geomspace(5e-3, 1e6, 160)
+_MAX_SAMPLED_ORDER = 4096
+_SAMPLED_ORDERS = np.unique(np.where(_ORDERS < 32, _ORDERS, np.round(_ORDERS))[_ORDERS < _MAX_SAMPLED_ORDER])
+logging.getLogger("absl").addFilter(lambda record: "_compute_log_a_frac failed" not in record.getMessage())
 
 _RELATIONS = {
     Relation.ADD_OR_REMOVE_ONE: dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE,
@@ -98,12 +126,13 @@ def epsilon_of(
 
     Args:
         events: One event or several that are composed: Gaussian, Poisson-sampled Gaussian, their
-            self-compositions and compositions, and the non-private event.
+            self-compositions and compositions, selections among trials made of these, and the non-private event.
         delta: δ of the guarantee, above 0 and below 1.
         relation: Neighbouring relation of the guarantee.
 
     Raises:
-        PrivacyError: The accountants disagree beyond 2 %, one of them fails, or an event is of another kind.
+        PrivacyError: The accountants disagree beyond 2 %, one of them fails, an event is of another kind, or
+            Poisson samples meet a selection under replace-one.
 
     >>> event = dp_accounting.GaussianDpEvent(noise_multiplier=3.7306)
     >>> round(epsilon_of(event, 1e-5, Relation.ADD_OR_REMOVE_ONE), 3)
@@ -112,18 +141,20 @@ def epsilon_of(
     2.155
     """
     composed = events if isinstance(events, dp_accounting.DpEvent) else dp_accounting.ComposedDpEvent(list(events))
-    steps = _steps(composed)
+    selections: Counter[Selection] = Counter()
+    steps = _steps(composed, selections)
     if steps is None:
         return math.inf
-    return _agreed_epsilon(steps, delta, Relation(relation))
+    return _agreed_epsilon(steps, delta, Relation(relation), tuple(sorted(selections.items())))
 
 
 def calibrate(budget: Budget, *mechanisms: M) -> tuple[M, ...]:
     """Set the noise multipliers so that the mechanisms together spend the budget and not more.
 
     All mechanisms whose ``noise_multiplier`` is None receive one common multiplier, the smallest (to 1e-6 of its
-    value) that keeps the composition within the budget; those that have one keep it and are charged with it. At
-    ε = ∞ the common multiplier is 0. Results are cached by value.
+    value) that keeps the composition within the budget; those that have one keep it and are charged with it. The
+    releases inside `BestOfTrials` receive it times their ratio. At ε = ∞ the common multiplier is 0. Results are
+    cached by value.
 
     Args:
         budget: ε, δ and the relation.
@@ -144,30 +175,30 @@ def calibrate(budget: Budget, *mechanisms: M) -> tuple[M, ...]:
 
 
 @lru_cache(maxsize=4096)
-def _calibrate(budget: Budget, mechanisms: tuple[GaussianMechanism, ...]) -> tuple[GaussianMechanism, ...]:
-    def at(sigma: float) -> tuple[GaussianMechanism, ...]:
-        return tuple(
-            dataclasses.replace(m, noise_multiplier=sigma) if m.noise_multiplier is None else m  # type: ignore[type-var]
-            for m in mechanisms
-        )
+def _calibrate(budget: Budget, mechanisms: tuple[Mechanism, ...]) -> tuple[Mechanism, ...]:
+    def at(sigma: float) -> tuple[Mechanism, ...]:
+        return tuple(m.with_noise(sigma) for m in mechanisms)
 
     def spent(sigma: float) -> float:
-        steps = _steps(dp_accounting.ComposedDpEvent([m.event() for m in at(sigma)]))
-        return math.inf if steps is None else _reference_epsilon(steps, budget.delta, budget.relation)
+        selections: Counter[Selection] = Counter()
+        steps = _steps(dp_accounting.ComposedDpEvent([m.event() for m in at(sigma)]), selections)
+        if steps is None:
+            return math.inf
+        return _reference_epsilon(steps, budget.delta, budget.relation, tuple(sorted(selections.items())))
 
     if math.isinf(budget.epsilon):
         return at(0.0)
-    free = sum(m.steps for m in mechanisms if m.noise_multiplier is None)
+    free = sum(m.steps for m in mechanisms if not m.is_calibrated)
     if not free:
         if spent(1.0) > budget.epsilon:
             raise PrivacyError(
                 f"the noise multipliers already set spend ε = {spent(1.0):.4g}, above the budget {budget.epsilon:.4g}"
             )
         return mechanisms
-    fixed = tuple(m for m in mechanisms if m.noise_multiplier is not None)
+    fixed = tuple(m for m in mechanisms if m.is_calibrated)
     if fixed:
         _calibrate(budget, fixed)
-    # Without subsampling and without the fixed ones this would be the answer; sampling only lowers it. A little
+    # Without subsampling, selections and fixed ones this would be the answer; sampling only lowers it. A little
     # above it, so that rounding cannot put it on the wrong side.
     exact = _distance(budget.relation) * gaussian_noise_multiplier(budget.epsilon, budget.delta) * math.sqrt(free)
     high = exact * 1.0001
@@ -191,8 +222,8 @@ def _distance(relation: Relation) -> int:
     return 2 if relation is Relation.REPLACE_ONE else 1
 
 
-def _steps(event: dp_accounting.DpEvent) -> Steps | None:
-    """Normal form of an event; None if it is not private."""
+def _steps(event: dp_accounting.DpEvent, selections: Counter[Selection] | None = None) -> Steps | None:
+    """Normal form of an event; None if it is not private. Selections are added to those given, else refused."""
     counts: Counter[tuple[float, float]] = Counter()
     stack = [(event, 1)]
     while stack:
@@ -210,6 +241,11 @@ def _steps(event: dp_accounting.DpEvent) -> Steps | None:
                 counts[1.0, part.noise_multiplier] += times
             case dp_accounting.PoissonSampledDpEvent(event=dp_accounting.GaussianDpEvent()):
                 counts[part.sampling_probability, part.event.noise_multiplier] += times
+            case dp_accounting.dp_event.RepeatAndSelectDpEvent() if selections is not None:
+                trial = _steps(part.event)
+                if trial is None:
+                    return None
+                selections[Selection(trial, part.mean, part.shape)] += times
             case _:
                 raise PrivacyError(f"no accountant here for the event {part}: expected (Poisson-sampled) Gaussians")
     if any(sigma <= 0 for _, sigma in counts):
@@ -223,22 +259,29 @@ def _gaussian_mu(steps: Steps, relation: Relation) -> float:
 
 
 @lru_cache(maxsize=65536)
-def _reference_epsilon(steps: Steps, delta: float, relation: Relation) -> float:
+def _reference_epsilon(steps: Steps, delta: float, relation: Relation, selections: Selections) -> float:
+    if selections:
+        return _rdp_epsilon(steps, delta, relation, selections)
     if all(q == 1 for q, _, _ in steps):
         return gaussian_epsilon(_gaussian_mu(steps, relation), delta)
     return _pld_epsilon(steps, delta, relation)
 
 
 @lru_cache(maxsize=65536)
-def _agreed_epsilon(steps: Steps, delta: float, relation: Relation) -> float:
-    first = _reference_epsilon(steps, delta, relation)
+def _agreed_epsilon(steps: Steps, delta: float, relation: Relation, selections: Selections) -> float:
+    first = _reference_epsilon(steps, delta, relation, selections)
     second_opinion = _pld_epsilon if all(q == 1 for q, _, _ in steps) else _prv_epsilon
     try:
-        second = second_opinion(steps, delta, relation)
+        if selections:
+            second = _papernot_steinke_epsilon(steps, delta, relation, selections)
+        else:
+            second = second_opinion(steps, delta, relation)
     except (RuntimeError, ValueError, ArithmeticError) as error:
         raise PrivacyError(f"the second accountant gives no ε (the first: {first:.4g}): {error}") from error
     if not abs(first - second) <= max(RELATIVE_TOLERANCE * max(first, second), ABSOLUTE_TOLERANCE):
-        raise PrivacyError(f"two accountants disagree: ε = {first:.5g} and {second:.5g} at δ = {delta:g} for {steps}")
+        raise PrivacyError(
+            f"two accountants disagree: ε = {first:.5g} and {second:.5g} at δ = {delta:g} for {steps + selections}"
+        )
     return first
 
 
@@ -321,3 +364,125 @@ class ReplaceOneLoss:
         lower = np.logaddexp(null, math.log(q) + (-x - 0.5) / sigma**2)
         density = upper - x * x / (2 * sigma**2) - math.log(sigma * math.sqrt(2 * math.pi))
         return float(logsumexp(density + order * (upper - lower)) + math.log(x[1] - x[0]))
+
+
+def _rdp_epsilon(steps: Steps, delta: float, relation: Relation, selections: Selections) -> float:
+    """Upper bound on ε by `dp_accounting` in Rényi divergences, on a finite grid of orders."""
+    sampled = _has_sampling(steps, selections)
+    if sampled and relation is Relation.REPLACE_ONE:
+        raise PrivacyError(
+            "private selection of Poisson-sampled releases has no accountant under replace_one: use sampling_prob = 1, "
+            "or another relation"
+        )
+    accountant = RdpAccountant(_SAMPLED_ORDERS if sampled else _ORDERS, _RELATIONS[relation])
+
+    def composed(sums: Steps) -> dp_accounting.DpEvent:
+        # `dp_accounting` takes the multiplier relative to the sensitivity here, whatever the relation.
+        gaussians = [(q, dp_accounting.GaussianDpEvent(sigma / _distance(relation)), count) for q, sigma, count in sums]
+        return dp_accounting.ComposedDpEvent(
+            [
+                dp_accounting.SelfComposedDpEvent(
+                    gaussian if q == 1 else dp_accounting.PoissonSampledDpEvent(q, gaussian), count
+                )
+                for q, gaussian, count in gaussians
+            ]
+        )
+
+    accountant.compose(composed(steps))
+    for (trial, mean, shape), count in selections:
+        accountant.compose(dp_accounting.dp_event.RepeatAndSelectDpEvent(composed(trial), mean, shape), count)
+    return float(accountant.get_epsilon(delta))
+
+
+def _papernot_steinke_epsilon(steps: Steps, delta: float, relation: Relation, selections: Selections) -> float:
+    """The same by our own Rényi curves and theorems, on another and denser grid of orders."""
+    if _has_sampling(steps, selections):
+        integers = np.unique(np.round(np.geomspace(33, _MAX_SAMPLED_ORDER, 120)))
+        orders = np.concatenate([1 + np.geomspace(1e-3, 31, 240), integers])
+    else:
+        orders = 1 + np.geomspace(1e-3, 2e6, 900)
+
+    def curve(sums: Steps) -> NDArray[np.float64]:
+        parts = [count * _renyi_divergence(q, sigma / _distance(relation), orders) for q, sigma, count in sums]
+        return np.sum(parts, axis=0) if parts else np.zeros_like(orders)
+
+    total = curve(steps)
+    for (trial, mean, shape), count in selections:
+        total += count * selected_divergence(orders, curve(trial), mean, shape)
+    return float(max(np.min(_converted_epsilon(orders, total, delta)), 0.0))
+
+
+def _has_sampling(steps: Steps, selections: Selections) -> bool:
+    return any(q < 1 for sums in (steps, *(selection.steps for selection, _ in selections)) for q, _, _ in sums)
+
+
+def selected_divergence(
+    orders: NDArray[np.float64], divergences: NDArray[np.float64], mean: float, shape: float
+) -> NDArray[np.float64]:
+    """Rényi divergences of the best of K trials from those of one.
+
+    For the truncated negative binomial law of shape η and parameter γ (Theorem 2), at every order λ and for the
+    best λ̂ ≥ 1, with ε(λ) the divergence of one trial:
+
+        ε(λ) + (1 + η) (1 - 1/λ̂) ε(λ̂) + (1 + η) log(1/γ) / λ̂ + log(E K) / (λ - 1)
+
+    For the Poisson law of mean μ (Theorem 6), δ̂ being what one trial has at ε̂ = log(1 + 1/(λ - 1)):
+
+        ε(λ) + μ δ̂ + log(μ) / (λ - 1)
+
+    Args:
+        orders: (m,) orders λ above 1, from which λ̂ is taken too.
+        divergences: (m,) upper bounds on the divergence of one trial at these orders.
+        mean: E K, above 1.
+        shape: η, at least 0, or ``inf`` for Poisson.
+
+    Source: Papernot & Steinke 2022, arXiv:2110.03620.
+
+    >>> orders = np.arange(2.0, 100.0)
+    >>> round(float(selected_divergence(orders, orders / (2 * 40**2), 10.0, 1.0)[20]), 4)  # order 22
+    0.2232
+    """
+    if math.isinf(shape):
+        epsilon = np.log1p(1 / (orders - 1))
+        # Rényi divergences give δ by Canonne, Kamath & Steinke 2020, Proposition 12, and by Bretagnolle & Huber.
+        log_delta = np.min(
+            (orders - 1) * (divergences - epsilon[:, None] + np.log1p(-1 / orders)) - np.log(orders), axis=1
+        )
+        by_kl = np.min(np.log(-np.expm1(-divergences))) / 2
+        overhead = mean * np.exp(np.minimum(log_delta, by_kl))
+    else:
+        gamma = halting_probability(mean, shape)
+        overhead = (1 + shape) * np.min((1 - 1 / orders) * divergences - math.log(gamma) / orders)
+    return np.asarray(divergences + overhead + math.log(mean) / (orders - 1))
+
+
+def _converted_epsilon(
+    orders: NDArray[np.float64], divergences: NDArray[np.float64], delta: float
+) -> NDArray[np.float64]:
+    """ε at δ from the divergence at each order (Canonne, Kamath & Steinke 2020, arXiv:2004.00010, Proposition 12)."""
+    return np.asarray(divergences + np.log1p(-1 / orders) - np.log(delta * orders) / (orders - 1))
+
+
+def _renyi_divergence(q: float, sigma: float, orders: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rényi divergences of one Gaussian sum, Poisson-sampled for q < 1, that a record moves by 1.
+
+    For q < 1 it is D(P‖Q) of P = (1-q) N(0, σ²) + q N(1, σ²) and Q = N(0, σ²), which is the larger of the two
+    directions (Mironov, Talwar & Zhang 2019, arXiv:1908.10530, Theorem 5): by quadrature, and at integer orders
+    from 33 on by the finite sum of their section 3.3.
+    """
+    if q == 1:
+        return orders / (2 * sigma**2)
+    return np.array([_log_moment(q, sigma, float(order)) / (order - 1) for order in orders])
+
+
+def _log_moment(q: float, sigma: float, order: float) -> float:
+    """log E (P/Q)^order under Q."""
+    if order > 32:
+        k = np.arange(int(order) + 1)
+        binomial = gammaln(order + 1) - gammaln(k + 1) - gammaln(order - k + 1)
+        terms = binomial + k * math.log(q) + (order - k) * math.log1p(-q) + k * (k - 1) / (2 * sigma**2)
+        return float(logsumexp(terms))
+    # In units of σ; the integrand has its mass around points from 0 to order/σ.
+    x = np.arange(-14, order / sigma + 14, min(0.02, sigma / 4))
+    log_ratio = np.logaddexp(math.log1p(-q), math.log(q) + x / sigma - 1 / (2 * sigma**2))
+    return float(logsumexp(order * log_ratio - x * x / 2) + math.log((x[1] - x[0]) / math.sqrt(2 * math.pi)))

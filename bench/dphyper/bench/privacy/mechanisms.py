@@ -10,12 +10,21 @@ from the object whose event it has charged, so that the sampler and the accounta
 `dp_accounting.GaussianDpEvent` and in Opacus. It is a multiplier, not a standard deviation. Under replace-one a
 record moves the sum by twice that bound; the accountant adds this factor from the relation, so the multiplier
 must not contain it. A calibrated multiplier is hence about twice as large under replace-one.
+
+`BestOfTrials` is made of these: a random number of trials, each of which may make the releases that it lists, and
+of which only the best is seen. It too states its event and holds the law that the number of trials is drawn from.
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
+from typing import Self
 
 import dp_accounting
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.special import gammaln
 
 from dphyper.bench.errors import PrivacyError, UserError
 from dphyper.bench.privacy.budget import Relation
@@ -50,6 +59,17 @@ class GaussianMechanism:
             raise UserError(f"sampling_prob = {self.sampling_prob}: expected above 0 and at most 1")
         if self.steps < 1:
             raise UserError(f"steps = {self.steps}: expected at least 1")
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether the noise multiplier is set."""
+        return self.noise_multiplier is not None
+
+    def with_noise(self, noise_multiplier: float) -> Self:
+        """The same mechanism with this multiplier, or as it is where it has one."""
+        if self.is_calibrated:
+            return self
+        return dataclasses.replace(self, noise_multiplier=noise_multiplier)  # type: ignore[type-var]
 
     def count_coordinate(self, relation: Relation) -> float:
         """Value of the extra coordinate in which each record contributes a constant; 0 where there is none."""
@@ -185,4 +205,125 @@ class NoisyHistogram(GaussianMechanism):
             raise UserError(f"bins = {self.bins}: expected at least 1")
 
 
-Mechanism = OneShotMean | PoissonGradientSteps | NoisyHistogram
+@dataclass(frozen=True, kw_only=True)
+class BestOfTrials:
+    """A random number K of independent trials, of which only the one with the best score is released.
+
+    Each trial draws its hyper-parameters at random from a list that depends on no record, makes the releases of
+    ``trial`` and scores itself by them; all candidates share one description, hence one Rényi curve. K has a
+    truncated negative binomial law (shape η: 0 logarithmic, 1 geometric) or a Poisson law (``inf``; K = 0 releases
+    nothing). Its randomness is part of the guarantee: who learns K, from a running time for instance, learns more
+    than was charged, and K must not be drawn again. Papernot & Steinke 2022, arXiv:2110.03620, Theorems 2 and 6.
+
+    Attributes:
+        trial: The releases of one trial, at least one.
+        mean_trials: Expectation of K, above 1.
+        shape: η, at least 0, or ``inf`` for Poisson.
+        noise_ratios: Noise multipliers that `calibrate` gives to the releases, relative to one another, each above
+            0; empty for one and the same.
+
+    >>> trials = BestOfTrials(trial=(NoisyHistogram(bins=1, noise_multiplier=9.0),), mean_trials=10.0)
+    >>> [round(float(p), 4) for p in trials.probabilities()[:4]]  # of 0, 1, 2 and 3 trials: geometric
+    [0.0, 0.1, 0.09, 0.081]
+    """
+
+    trial: tuple[GaussianMechanism, ...]
+    mean_trials: float
+    shape: float = 1.0
+    noise_ratios: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.trial or not all(isinstance(part, GaussianMechanism) for part in self.trial):
+            raise UserError("trial: expected at least one mechanism, and no selection inside a selection")
+        if not 1 + 1e-6 < self.mean_trials < math.inf:
+            raise UserError(f"mean_trials = {self.mean_trials}: expected a number above 1, for instance 10")
+        if not self.shape >= 0:
+            raise UserError(f"shape = {self.shape}: expected 0 (logarithmic), 1 (geometric), inf (Poisson) or between")
+        if self.noise_ratios and len(self.noise_ratios) != len(self.trial):
+            raise UserError(f"noise_ratios = {self.noise_ratios}: expected one for each of {len(self.trial)} releases")
+        if not all(0 < ratio < math.inf for ratio in self.noise_ratios):
+            raise UserError(f"noise_ratios = {self.noise_ratios}: expected numbers above 0")
+
+    @property
+    def steps(self) -> int:
+        """Number of sums that one trial releases."""
+        return sum(part.steps for part in self.trial)
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether every release of a trial has its noise multiplier."""
+        return all(part.is_calibrated for part in self.trial)
+
+    def with_noise(self, noise_multiplier: float) -> Self:
+        """The same with this multiplier times its ratio wherever a release of the trial has none."""
+        ratios = self.noise_ratios or (1.0,) * len(self.trial)
+        parts = (part.with_noise(noise_multiplier * ratio) for part, ratio in zip(self.trial, ratios, strict=True))
+        return dataclasses.replace(self, trial=tuple(parts))
+
+    def sensitivity(self, relation: Relation) -> tuple[float, ...]:
+        """The sensitivity of each release of a trial."""
+        return tuple(part.sensitivity(relation) for part in self.trial)
+
+    def noise_std(self, relation: Relation) -> tuple[float, ...]:
+        """The standard deviation of the noise on the sum, for each release of a trial."""
+        return tuple(part.noise_std(relation) for part in self.trial)
+
+    def event(self) -> dp_accounting.DpEvent:
+        """The event that is charged, once for all trials.
+
+        Raises:
+            PrivacyError: A release of the trial has not been calibrated.
+        """
+        events = [part.event() for part in self.trial]
+        if any(isinstance(event, dp_accounting.NonPrivateDpEvent) for event in events):
+            return dp_accounting.NonPrivateDpEvent()
+        once = dp_accounting.ComposedDpEvent(events)
+        return dp_accounting.dp_event.RepeatAndSelectDpEvent(once, self.mean_trials, self.shape)
+
+    def probabilities(self) -> NDArray[np.float64]:
+        """Probabilities of K = 0, 1, 2, …, up to where less than 2⁻⁵³ is left."""
+        eta = self.shape
+        if math.isinf(eta):
+            k = np.arange(math.ceil(self.mean_trials + 12 * math.sqrt(self.mean_trials) + 60))
+            return np.asarray(np.exp(k * math.log(self.mean_trials) - self.mean_trials - gammaln(k + 1)))
+        gamma = halting_probability(self.mean_trials, eta)
+        k = np.arange(1, math.ceil((eta + 12 * math.sqrt(eta) + 60) / gamma))
+        if eta == 0:
+            log_p = k * math.log1p(-gamma) - np.log(k) - math.log(-math.log(gamma))
+        else:
+            # The denominator γ^-η - 1 in log space.
+            log_scale = -eta * math.log(gamma) + math.log(-math.expm1(eta * math.log(gamma)))
+            log_p = k * math.log1p(-gamma) + gammaln(k + eta) - gammaln(k + 1) - gammaln(eta) - log_scale
+        return np.concatenate([[0.0], np.exp(log_p)])
+
+    def draw(self, uniform: float) -> int:
+        """K by inversion of its distribution function, exact but for the 53 bits of ``uniform`` in [0, 1).
+
+        >>> BestOfTrials(trial=(NoisyHistogram(bins=1),), mean_trials=10.0).draw(0.5)  # the median
+        7
+        """
+        return int(np.searchsorted(np.cumsum(self.probabilities()), uniform, side="right"))
+
+
+def halting_probability(mean: float, shape: float) -> float:
+    """γ of the truncated negative binomial law of shape η that has this mean.
+
+    Args:
+        mean: Above 1.
+        shape: η, at least 0 and finite.
+
+    Source: Papernot & Steinke 2022, Definition 1: the mean is η (1-γ) / (γ (1-γ^η)), and (1/γ - 1) / log(1/γ) at
+    η = 0.
+
+    >>> round(halting_probability(10.0, 1.0), 12), round(halting_probability(10.0, 0.0), 4)
+    (0.1, 0.0269)
+    """
+
+    def excess(t: float) -> float:  # at γ = exp(-t)
+        slope = shape / -math.expm1(-shape * t) if shape else 1 / t
+        return math.log(slope * math.expm1(t) / mean)
+
+    return math.exp(-float(brentq(excess, 1e-9, 2 * math.log(mean) + 3, xtol=1e-15, rtol=1e-14)))
+
+
+Mechanism = GaussianMechanism | BestOfTrials
