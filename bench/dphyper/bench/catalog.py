@@ -18,6 +18,7 @@ METHODS = Registry(
         "hypernetwork_sigma0": "dphyper.methods.hypernetwork:HypernetworkSigma0",
         "public_mean": "dphyper.methods.hypernetwork:PublicMean",
         "dp_sgd": "dphyper.methods.dp_sgd:DPSGD",
+        "dp_sgd_tuned": "dphyper.methods.dp_sgd_tuned:DPSGDTuned",
         "public_only": "dphyper.methods.public_only:PublicOnly",
         "nonprivate_lora": "dphyper.methods.nonprivate_lora:NonprivateLoRA",
     },

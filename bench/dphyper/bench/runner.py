@@ -296,7 +296,8 @@ class Runner:
             "denoising_loss": self._denoising_loss(method, theta, draw.reference, cell.seed),
             "public_shift": self._public_shift(cell, reference),
             "seconds_public": seconds_public,
-            "seconds_adapt": seconds_adapt,
+            # The number of trials of a private selection is a secret that its running time would tell.
+            **({} if ledger.has_selection else {"seconds_adapt": seconds_adapt}),
             "seconds_evaluate": time.perf_counter() - begin,
             "parameters": method.target.num_parameters,
             "base_hash": self._base_key(cell),
@@ -312,9 +313,10 @@ class Runner:
         ledger = Ledger.open(path, budget)
         if kept.exists():
             return load_file(kept, device=str(self.device))["theta"], ledger
-        if any(charge.output is None for charge in ledger.charges):
+        if any(charge.output is None for charge in ledger.charges) and not ledger.has_selection:
             # An attempt that was interrupted between its first draw and its last: nothing of it was kept or seen,
-            # so the cell starts over, and the old ledger stays as a witness.
+            # so the cell starts over, and the old ledger stays as a witness. A private selection does not: long
+            # ones are interrupted more often, so that those which end would not have the law that is charged.
             path.replace(folder / "ledger.aborted.json")
             ledger = Ledger.open(path, budget)
         noise = NoiseSource.reproducible(cell.seed) if cell.reproducible_noise else NoiseSource.os()

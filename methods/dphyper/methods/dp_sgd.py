@@ -20,19 +20,18 @@ from dphyper.bench.privacy.accounting import calibrate
 from dphyper.bench.privacy.budget import Budget
 from dphyper.bench.privacy.mechanisms import PoissonGradientSteps
 from dphyper.bench.privacy.private_data import PrivateData
+from dphyper.bench.target import Target
 
 
 @dataclass(frozen=True, kw_only=True)
-class DPSGDOptions(Options):
-    """Hyper-parameters of `DPSGD`.
+class DescentOptions(Options):
+    """Hyper-parameters of the private descent, all but its learning rate.
 
     Attributes:
         steps: T, optimiser steps.
         sampling_prob: q, the chance of each record to enter a step.
         l2_clip_norm: C, bound on a record's gradient.
         multiplicity: K, draws of time and noise that are averaged for each record before clipping.
-        learning_rate: Of the first step, divided by the noise multiplier where that is above 1, so that the noise
-            moves the parameters about equally far at every ε; decays linearly to a tenth.
         optimizer: ``sgd`` (momentum 0.9) or ``adam``.
         average_last: Fraction of the steps whose iterates are averaged; 0 returns the last one.
     """
@@ -41,7 +40,6 @@ class DPSGDOptions(Options):
     sampling_prob: float = 1.0
     l2_clip_norm: float = 0.03
     multiplicity: int = 2
-    learning_rate: float = 6.0
     optimizer: str = "sgd"
     average_last: float = 0.5
 
@@ -50,6 +48,22 @@ class DPSGDOptions(Options):
             raise UserError(f"options.dp_sgd.optimizer = '{self.optimizer}': expected 'adam' or 'sgd'")
         if not 0 < self.sampling_prob <= 1:
             raise UserError(f"options.dp_sgd.sampling_prob = {self.sampling_prob}: expected above 0 and at most 1")
+
+    def unscaled(self) -> PoissonGradientSteps:
+        """The gradient steps, without their noise multiplier."""
+        return PoissonGradientSteps(l2_clip_norm=self.l2_clip_norm, sampling_prob=self.sampling_prob, steps=self.steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DPSGDOptions(DescentOptions):
+    """Hyper-parameters of `DPSGD`.
+
+    Attributes:
+        learning_rate: Of the first step, divided by the noise multiplier where that is above 1, so that the noise
+            moves the parameters about equally far at every ε; decays linearly to a tenth.
+    """
+
+    learning_rate: float = 6.0
 
 
 class DPSGD(Method):
@@ -63,33 +77,53 @@ class DPSGD(Method):
 
     def mechanism(self, budget: Budget) -> PoissonGradientSteps:
         """The gradient steps, with the noise multiplier that spends the whole budget."""
-        options = self._options
-        unscaled = PoissonGradientSteps(
-            l2_clip_norm=options.l2_clip_norm, sampling_prob=options.sampling_prob, steps=options.steps
-        )
-        (mechanism,) = calibrate(budget, unscaled)
+        (mechanism,) = calibrate(budget, self._options.unscaled())
         return mechanism
 
     def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Tensor:
         """Descend the noisy gradients from the base model."""
         options, mechanism = self._options, self.mechanism(budget)
-        theta = self.target.initial().requires_grad_()
-        learning_rate = options.learning_rate / max(mechanism.noise_multiplier or 0.0, 1.0)
-        if options.optimizer == "adam":
-            optimizer: torch.optim.Optimizer = torch.optim.Adam([theta], lr=learning_rate)
-        else:
-            optimizer = torch.optim.SGD([theta], lr=learning_rate, momentum=0.9)
-        decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, total_iters=options.steps)
-        iterates = [theta.detach().clone()]
+        return descend(self.target, private, mechanism, options, learning_rate=options.learning_rate, rng=rng)
 
-        def gradients(x: Tensor) -> Tensor:
-            return self.target.per_example_gradients(theta.detach(), x, rng, options.multiplicity)
 
-        steps = private.gradient_steps(gradients, mechanism, role="LoRA gradient")
-        for gradient in steps:
-            theta.grad = gradient.to(theta)
-            optimizer.step()
-            decay.step()
-            iterates.append(theta.detach().clone())
-        last = max(math.floor(options.average_last * options.steps), 1)
-        return torch.stack(iterates[-last:]).mean(0)
+def descend(
+    target: Target,
+    private: PrivateData,
+    mechanism: PoissonGradientSteps,
+    options: DescentOptions,
+    *,
+    learning_rate: float,
+    rng: torch.Generator,
+) -> Tensor:
+    """Descend the noisy gradients from the public model.
+
+    Args:
+        target: The model.
+        private: Charged with ``mechanism`` in the role "LoRA gradient".
+        mechanism: Calibrated.
+        options: Optimiser, multiplicity and averaging.
+        learning_rate: As in `DPSGDOptions`.
+        rng: Source of the loss's times and noises.
+
+    Returns:
+        (P,) mean of the last iterates.
+    """
+    theta = target.initial().requires_grad_()
+    learning_rate = learning_rate / max(mechanism.noise_multiplier or 0.0, 1.0)
+    if options.optimizer == "adam":
+        optimizer: torch.optim.Optimizer = torch.optim.Adam([theta], lr=learning_rate)
+    else:
+        optimizer = torch.optim.SGD([theta], lr=learning_rate, momentum=0.9)
+    decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, total_iters=mechanism.steps)
+    iterates = [theta.detach().clone()]
+
+    def gradients(x: Tensor) -> Tensor:
+        return target.per_example_gradients(theta.detach(), x, rng, options.multiplicity)
+
+    for gradient in private.gradient_steps(gradients, mechanism, role="LoRA gradient"):
+        theta.grad = gradient.to(theta)
+        optimizer.step()
+        decay.step()
+        iterates.append(theta.detach().clone())
+    last = max(math.floor(options.average_last * mechanism.steps), 1)
+    return torch.stack(iterates[-last:]).mean(0)

@@ -132,7 +132,7 @@ def describe(cell: Cell, row: Row) -> str:
         where += f", k={cell.embedding_dim}"
     if row["status"] == "failed":
         return f"{where}, seed {cell.seed}: FAILED, {row['error']}"
-    seconds = row["seconds_adapt"] + row["seconds_evaluate"]
+    seconds = row.get("seconds_adapt", 0.0) + row["seconds_evaluate"]
     return f"{where}, seed {cell.seed}: {distance_label(row['extractor'])} {row['fid']:.1f} in {seconds:.0f} s"
 
 

@@ -16,7 +16,8 @@ from scipy.stats import ttest_ind
 
 from dphyper.bench.errors import PrivacyError, UserError
 from dphyper.bench.privacy.accounting import epsilon_of
-from dphyper.bench.privacy.ledger import Ledger, event_from_json, event_json
+from dphyper.bench.privacy.ledger import Ledger, event_from_json, event_json, mechanism_json
+from dphyper.bench.privacy.mechanisms import BestOfTrials, Mechanism
 from dphyper.bench.specs import Cell
 from dphyper.bench.store import Store
 
@@ -79,8 +80,10 @@ def _check_claim(selection: str, ledger: Ledger, spent: float) -> Iterator[str]:
         yield "marked private, but its noise was drawn from a seed"
     if math.isinf(spent):
         yield "marked private, but records were used without noise"
-    if selection == "non_private":
+    if selection == "non_private" or (selection == "tuned_private" and not ledger.has_selection):
         yield "marked private, but its hyper-parameters were chosen on private records without accounting"
+    if ledger.has_selection and selection != "tuned_private":
+        yield f"its hyper-parameters are labelled {selection}, but its ledger has a choice on the private records"
 
 
 def _check_ledger(cell: Cell, ledger: Ledger, plain: dict[str, Any]) -> Iterator[str]:
@@ -99,11 +102,18 @@ def _check_ledger(cell: Cell, ledger: Ledger, plain: dict[str, Any]) -> Iterator
             ("sensitivity", mechanism.sensitivity(budget.relation)),
             ("noise_std", mechanism.noise_std(budget.relation)),
         ):
-            if not _same(float(line[name]), value):
-                yield f"{role} has {name} {line[name]} recorded, {value:.6g} by its mechanism under {budget.relation}"
-        for name in ("steps", "sampling_prob", "l2_clip_norm"):
-            if name in cell.options and name in line["mechanism"] and cell.options[name] != getattr(mechanism, name):
-                yield f"{role} has {name} = {getattr(mechanism, name)}, its spec {cell.options[name]}"
+            recorded, derived = _numbers(line[name]), _numbers(value)
+            if len(recorded) != len(derived) or not all(map(_same, recorded, derived)):
+                shown = ", ".join(f"{number:.6g}" for number in derived)
+                yield f"{role} has {name} {line[name]} recorded, {shown} by its mechanism under {budget.relation}"
+        parts: list[Mechanism] = [mechanism]
+        if isinstance(mechanism, BestOfTrials):
+            parts += mechanism.trial
+        for part in parts:
+            given = mechanism_json(part)
+            for name in ("steps", "sampling_prob", "l2_clip_norm", "mean_trials", "shape"):
+                if name in cell.options and name in given and cell.options[name] != getattr(part, name):
+                    yield f"{role} has {name} = {getattr(part, name)}, its spec {cell.options[name]}"
 
 
 def _check_whole(done: pd.DataFrame) -> Iterator[str]:
@@ -132,6 +142,10 @@ def _check_whole(done: pd.DataFrame) -> Iterator[str]:
                 f"{method} at ε = {epsilon:g} on {task} (n = {n}): a Fréchet distance of {private.mean():.4g} over "
                 f"{len(private)} seeds beats the non-private ceiling's {ceiling.mean():.4g} (p = {better.pvalue:.1g})"
             )
+
+
+def _numbers(value: Any) -> list[float]:
+    return [float(number) for number in (value if isinstance(value, (list, tuple)) else [value])]
 
 
 def _same(a: float, b: float) -> bool:

@@ -22,7 +22,14 @@ import dp_accounting
 from dphyper.bench.errors import PrivacyError, UserError
 from dphyper.bench.privacy.accounting import epsilon_of
 from dphyper.bench.privacy.budget import Budget
-from dphyper.bench.privacy.mechanisms import GaussianMechanism, NoisyHistogram, OneShotMean, PoissonGradientSteps
+from dphyper.bench.privacy.mechanisms import (
+    BestOfTrials,
+    GaussianMechanism,
+    Mechanism,
+    NoisyHistogram,
+    OneShotMean,
+    PoissonGradientSteps,
+)
 from dphyper.bench.privacy.noise import NoiseSource
 from dphyper.bench.store import write_json
 
@@ -44,7 +51,7 @@ class Charge:
     """
 
     role: str
-    mechanism: GaussianMechanism
+    mechanism: Mechanism
     complete: bool = False
     output: tuple[float, ...] | None = None
 
@@ -101,6 +108,11 @@ class Ledger:
         secret = (self.noise or {}).get("source") != "reproducible"
         return not self.charges or (secret and math.isfinite(self.spent()))
 
+    @property
+    def has_selection(self) -> bool:
+        """Whether a choice among trials on the private records was charged."""
+        return any(isinstance(charge.mechanism, BestOfTrials) for charge in self.charges)
+
     def bind(self, *, n: int, noise: NoiseSource) -> None:
         """Record the nominal n and the noise source; a resumed run must come with the same.
 
@@ -121,7 +133,7 @@ class Ledger:
             )
         self.n, self.noise = n, described
 
-    def charge(self, mechanism: GaussianMechanism, role: str) -> None:
+    def charge(self, mechanism: Mechanism, role: str) -> None:
         """Enter a release before it is drawn.
 
         Raises:
@@ -133,14 +145,17 @@ class Ledger:
                 f"role '{role}' is charged already: drawing it again with fresh noise would be a second release. If "
                 "a run was interrupted in it, start over in a new folder, and keep nothing that run produced"
             )
+        self._permit(mechanism, role)
+        self.charges.append(Charge(role=role, mechanism=mechanism))
+        self._write()
+
+    def _permit(self, mechanism: Mechanism, role: str) -> None:
         total = self._epsilon([*(charge.mechanism for charge in self.charges), mechanism])
         if total > self.budget.epsilon:
             raise PrivacyError(
                 f"role '{role}' would bring the run to ε = {total:.4g}, above its budget {self.budget.epsilon:.4g} at "
                 f"δ = {self.budget.delta:g} ({self.budget.relation}): calibrate all mechanisms of the run together"
             )
-        self.charges.append(Charge(role=role, mechanism=mechanism))
-        self._write()
 
     def complete(self, role: str, output: Sequence[float] | None = None) -> None:
         """Mark a charged release as drawn, and keep its output where a resumed run can use it."""
@@ -149,7 +164,7 @@ class Ledger:
         self.charges[index] = dataclasses.replace(self.charges[index], complete=True, output=kept)
         self._write()
 
-    def output(self, role: str, mechanism: GaussianMechanism) -> tuple[float, ...] | None:
+    def output(self, role: str, mechanism: Mechanism) -> tuple[float, ...] | None:
         """The stored output of a completed release, None if there is none.
 
         Raises:
@@ -166,7 +181,7 @@ class Ledger:
         """ε of all charges together at the budget's δ, agreed on by two accountants; 0 without a charge."""
         return self._epsilon([charge.mechanism for charge in self.charges])
 
-    def _epsilon(self, mechanisms: Sequence[GaussianMechanism]) -> float:
+    def _epsilon(self, mechanisms: Sequence[Mechanism]) -> float:
         return epsilon_of([m.event() for m in mechanisms], self.budget.delta, self.budget.relation)
 
     def _write(self) -> None:
@@ -188,10 +203,10 @@ class Ledger:
             "charges": [
                 {
                     "role": charge.role,
-                    "mechanism": {"kind": type(charge.mechanism).__name__, **mechanism_fields(charge.mechanism)},
+                    "mechanism": mechanism_json(charge.mechanism),
                     "event": event_json(charge.mechanism.event()),
                     "sensitivity": _plain(charge.mechanism.sensitivity(relation)),
-                    "noise_std": charge.mechanism.noise_std(relation),
+                    "noise_std": _plain(charge.mechanism.noise_std(relation)),
                     "complete": charge.complete,
                     "output": None if charge.output is None else list(charge.output),
                 }
@@ -211,25 +226,66 @@ class Ledger:
         ledger = cls(Budget(**(plain["budget"] | {"epsilon": float(plain["budget"]["epsilon"])})))
         ledger.n, ledger.noise = plain["n"], plain["noise"]
         for line in plain["charges"]:
-            fields = dict(line["mechanism"])
-            kind = _KINDS[fields.pop("kind")]
-            if "l2_clip_norm" in fields:
-                fields["l2_clip_norm"] = float(fields["l2_clip_norm"])
             output = None if line["output"] is None else tuple(line["output"])
+            mechanism = mechanism_from_json(line["mechanism"])
             ledger.charges.append(
-                Charge(role=line["role"], mechanism=kind(**fields), complete=line["complete"], output=output)
+                Charge(role=line["role"], mechanism=mechanism, complete=line["complete"], output=output)
             )
         return ledger
 
 
-def mechanism_fields(mechanism: GaussianMechanism) -> dict[str, Any]:
-    """The fields of a mechanism as plain data."""
-    plain: dict[str, Any] = _plain(dataclasses.asdict(mechanism))  # type: ignore[call-overload]
+class TrialLedger(Ledger):
+    """The ledger of one trial of a selection, in memory: it permits the described releases, each once, and no other.
+
+    This is stricter than a budget of the same ε. A trial that spends the same ε at δ by other mechanisms may have
+    a larger Rényi divergence at other orders, and the selection was charged for the divergences of these.
+
+    Args:
+        budget: Of the run.
+        trial: The releases that one trial may make.
+    """
+
+    def __init__(self, budget: Budget, trial: Sequence[GaussianMechanism]) -> None:
+        super().__init__(budget)
+        self._trial = trial
+
+    def _permit(self, mechanism: Mechanism, role: str) -> None:
+        left = list(self._trial)
+        for charge in self.charges:
+            left.remove(charge.mechanism)  # type: ignore[arg-type]
+        if mechanism not in left:
+            raise PrivacyError(
+                f"role '{role}': one trial was charged for {', '.join(map(str, self._trial))}, each once; it may not "
+                f"draw {mechanism}"
+            )
+
+
+def mechanism_json(mechanism: Mechanism) -> dict[str, Any]:
+    """A mechanism as plain data: ``kind`` is its class; those of a trial are nested."""
+    plain: dict[str, Any] = {"kind": type(mechanism).__name__}
+    for field in dataclasses.fields(mechanism):  # type: ignore[arg-type]
+        value = getattr(mechanism, field.name)
+        plain[field.name] = [mechanism_json(part) for part in value] if field.name == "trial" else _plain(value)
     return plain
 
 
+def mechanism_from_json(plain: Mapping[str, Any]) -> Mechanism:
+    """Inverse of `mechanism_json`.
+
+    >>> trials = BestOfTrials(trial=(NoisyHistogram(bins=1, noise_multiplier=9.0),), mean_trials=10.0)
+    >>> mechanism_from_json(mechanism_json(trials)) == trials
+    True
+    """
+    fields = {name: _value(value) for name, value in plain.items() if name not in ("kind", "trial")}
+    if plain["kind"] != BestOfTrials.__name__:
+        return _KINDS[plain["kind"]](**fields)
+    fields["noise_ratios"] = tuple(fields["noise_ratios"])
+    trial: Any = tuple(mechanism_from_json(part) for part in plain["trial"])
+    return BestOfTrials(trial=trial, **fields)
+
+
 def event_json(event: dp_accounting.DpEvent) -> dict[str, Any]:
-    """A `dp_accounting` event as plain data: ``kind`` is its class, ``of`` the event inside it.
+    """A `dp_accounting` event as plain data: ``kind`` is its class, ``of`` the event or the list of events inside.
 
     >>> event_json(dp_accounting.PoissonSampledDpEvent(0.25, dp_accounting.GaussianDpEvent(2.0)))["of"]
     {'kind': 'GaussianDpEvent', 'noise_multiplier': 2.0}
@@ -239,20 +295,32 @@ def event_json(event: dp_accounting.DpEvent) -> dict[str, Any]:
         value = getattr(event, name)
         if isinstance(value, dp_accounting.DpEvent):
             plain["of"] = event_json(value)
+        elif isinstance(event, dp_accounting.ComposedDpEvent):
+            plain["of"] = [event_json(inner) for inner in value]
         else:
-            plain[name] = value
+            plain[name] = _plain(value)
     return plain
 
 
 def event_from_json(plain: Mapping[str, Any]) -> dp_accounting.DpEvent:
     """Inverse of `event_json` for the events that mechanisms emit."""
-    fields = {key: value for key, value in plain.items() if key != "kind"}
-    if "of" in fields:
-        fields["event"] = event_from_json(fields.pop("of"))
-    return getattr(dp_accounting, plain["kind"])(**fields)
+    fields = {key: _value(value) for key, value in plain.items() if key not in ("kind", "of")}
+    inner = plain.get("of")
+    if isinstance(inner, list):
+        fields["events"] = [event_from_json(event) for event in inner]
+    elif inner is not None:
+        fields["event"] = event_from_json(inner)
+    return getattr(dp_accounting.dp_event, plain["kind"])(**fields)
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(inner) for inner in value]
     return "inf" if value == math.inf else value
+
+
+def _value(plain: Any) -> Any:
+    """Inverse of `_plain` for a number."""
+    return math.inf if plain == "inf" else plain

@@ -8,14 +8,16 @@ an attribute; every way in which code would read them by accident (indexing, ite
 What it does not guarantee: protection from a malicious callable. The functions given to the mechanisms see the
 records, as they must, and could stash them or treat records jointly. Methods are reviewed code, and the contract
 suite checks each of their functions for record-wiseness (`dphyper.bench.privacy.guards.record_wise`). A callable
-that raises, loops or allocates depending on a record is likewise outside the guarantee.
+that raises, loops or allocates depending on a record is likewise outside the guarantee. So is the running time:
+that of a selection tells how many trials there were, which was charged as a secret.
 
 Shapes: b records of a chunk, k embedding dimension, p parameters.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import torch
@@ -24,12 +26,19 @@ from torch import Tensor
 
 from dphyper.bench.errors import PrivacyError, UserError
 from dphyper.bench.privacy.budget import Relation
-from dphyper.bench.privacy.ledger import Ledger
-from dphyper.bench.privacy.mechanisms import GaussianMechanism, NoisyHistogram, OneShotMean, PoissonGradientSteps
+from dphyper.bench.privacy.ledger import Ledger, TrialLedger
+from dphyper.bench.privacy.mechanisms import (
+    BestOfTrials,
+    GaussianMechanism,
+    NoisyHistogram,
+    OneShotMean,
+    PoissonGradientSteps,
+)
 from dphyper.bench.privacy.noise import NoiseSource
 from dphyper.bench.privacy.noisy_sum import noisy_sum
 
 PerRecord = Callable[[Tensor], Tensor]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,7 +84,7 @@ class PrivateData:
     [0.5, 0.5]
     """
 
-    __slots__ = ("_noisy_sums", "ledger", "n")
+    __slots__ = ("_noisy_sums", "_selected", "ledger", "n")
 
     def __init__(
         self,
@@ -95,7 +104,9 @@ class PrivateData:
         ledger.bind(n=n, noise=noise)
         self.n = n
         self.ledger = ledger
-        self._noisy_sums = _charged_sums(torch.as_tensor(records), ledger, noise, chunk_size)
+        records = torch.as_tensor(records)
+        self._noisy_sums = _charged_sums(records, ledger, noise, chunk_size)
+        self._selected = _charged_selection(records, n, ledger, noise, chunk_size)
 
     def release_mean(self, embed: PerRecord, mechanism: OneShotMean, *, role: str) -> MeanRelease:
         """Release the mean of one clipped vector for each record, once.
@@ -167,6 +178,45 @@ class PrivateData:
         expected_batch = mechanism.sampling_prob * self.n
         return (sum_p / expected_batch for sum_p in self._noisy_sums(per_example_gradient, mechanism, role))
 
+    def best_of(
+        self, trial: Callable[["PrivateData", torch.Generator], tuple[T, float]], mechanism: BestOfTrials, *, role: str
+    ) -> T | None:
+        """Run a random number of trials and return what the best of them returned.
+
+        Args:
+            trial: Called for each trial with a door to the same records that permits the mechanism's releases
+                once each, and with a fresh secret generator. It draws its hyper-parameters from that generator
+                and returns its result and its score, both functions of its releases, its generator and public
+                values only: no state may pass from one trial to the next or out of them.
+            mechanism: Calibrated.
+            role: Name of the selection in the ledger.
+
+        Returns:
+            The result with the highest score (the first of equal ones, which is fair among trials that are
+            exchangeable), or None if there was no trial, as a Poisson number allows.
+
+        Raises:
+            PrivacyError: The budget would be exceeded, the role was charged before, or a trial asks for a release
+                that the mechanism does not list.
+            UserError: A score is not a number.
+
+        Example:
+            >>> from dphyper.bench.privacy.budget import Budget
+            >>> from dphyper.bench.privacy.accounting import calibrate
+            >>> budget = Budget(epsilon=8.0, delta=1e-5, relation=Relation.ADD_OR_REMOVE_ONE)
+            >>> (best,) = calibrate(budget, BestOfTrials(trial=(NoisyHistogram(bins=1),), mean_trials=10.0))
+            >>> noise = NoiseSource.reproducible(0)
+            >>> private = PrivateData(torch.ones(1000, 1), n=1000, ledger=Ledger(budget), noise=noise)
+            >>> def trial(private: PrivateData, rng: torch.Generator) -> tuple[int, float]:
+            ...     weight = int(torch.randint(3, (1,), generator=rng))
+            ...     score = private.release_histogram(lambda x: x * weight / 2, best.trial[0], role="score")
+            ...     return weight, float(score)
+            >>> private.best_of(trial, best, role="weight")
+            2
+        """
+        result: T | None = self._selected(trial, mechanism, role)
+        return result
+
     def _one_sum(
         self, fn: PerRecord, mechanism: OneShotMean | NoisyHistogram, role: str, dimension: int | None = None
     ) -> Tensor:
@@ -202,7 +252,7 @@ class PrivateData:
 
 def _refuse(what: str) -> NoReturn:
     raise PrivacyError(
-        f"private data do not give {what}: use release_mean, release_histogram or gradient_steps, "
+        f"private data do not give {what}: use release_mean, release_histogram, gradient_steps or best_of, "
         "which charge the ledger"
     )
 
@@ -235,6 +285,32 @@ def _charged_sums(
             yield total.to(null_row.device)
 
     return sums
+
+
+def _charged_selection(
+    records: Tensor, n: int, ledger: Ledger, noise: NoiseSource, chunk_size: int
+) -> Callable[..., Any]:
+    """As `_charged_sums`: the function returned charges before it draws the number of trials."""
+
+    def selected(
+        trial: Callable[[PrivateData, torch.Generator], tuple[T, float]], mechanism: BestOfTrials, role: str
+    ) -> T | None:
+        ledger.charge(mechanism, role)
+        best: tuple[T, float] | None = None
+        for _ in range(mechanism.draw(float(noise.uniform(1)[0]))):
+            permitted = TrialLedger(ledger.budget, mechanism.trial)
+            private = PrivateData(records, n=n, ledger=permitted, noise=noise, chunk_size=chunk_size)
+            # Trials must be independent and their randomness secret: nothing of it comes from the run's seed.
+            rng = torch.Generator().manual_seed(int(noise.uniform(1)[0] * 2**53))
+            result, score = trial(private, rng)
+            if math.isnan(score):
+                raise UserError(f"role '{role}': the score of a trial is NaN, expected a number")
+            if best is None or score > best[1]:
+                best = result, score
+        ledger.complete(role)
+        return best[0] if best else None
+
+    return selected
 
 
 def _rows(fn: PerRecord, records: Tensor) -> Tensor:

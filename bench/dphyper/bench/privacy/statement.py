@@ -9,7 +9,7 @@ import math
 
 from dphyper.bench.privacy.budget import Relation
 from dphyper.bench.privacy.ledger import Charge, Ledger
-from dphyper.bench.privacy.mechanisms import NoisyHistogram, OneShotMean
+from dphyper.bench.privacy.mechanisms import BestOfTrials, GaussianMechanism, NoisyHistogram, OneShotMean
 from dphyper.bench.specs import Cell
 
 _RELATIONS = {
@@ -20,9 +20,10 @@ _RELATIONS = {
 _SELECTIONS = {
     "fixed": "All hyper-parameters were fixed in advance, at no privacy cost.",
     "tuned_public": "Hyper-parameters were chosen on public tasks held out for tuning, at no privacy cost.",
-    "tuned_private": "Hyper-parameters were chosen on the private records.",
+    "tuned_private": "Hyper-parameters were chosen on the private records, each trial drawing its own at random.",
     "non_private": "Hyper-parameters were chosen on the private records, at a cost that is not accounted for.",
 }
+_LAWS = {0.0: "logarithmic", 1.0: "geometric", math.inf: "Poisson"}
 _NOISE = {
     "continuous": "The noise is drawn in float64 from the operating system's entropy.",
     "discrete": "The noise is an exact discrete Gaussian on a grid, drawn from the operating system's entropy.",
@@ -36,7 +37,7 @@ def privacy_statement(cell: Cell, ledger: Ledger, selection: str, public_data: s
         cell: The cell that the ledger belongs to.
         ledger: Of the finished run.
         selection: ``fixed``, ``tuned_public``, ``tuned_private`` or ``non_private``. Trials on the private records
-            count as charged only if the ledger holds releases whose role begins with "tuning".
+            count as charged only if the ledger holds a `BestOfTrials`.
         public_data: What the public stages were trained on, as a noun phrase.
 
     Returns:
@@ -45,7 +46,8 @@ def privacy_statement(cell: Cell, ledger: Ledger, selection: str, public_data: s
     """
     relation = ledger.budget.relation
     spent = ledger.spent()
-    public = f"Taken as public: {public_data}, the model architecture, all hyper-parameters, " + (
+    parameters = "the candidates and all other hyper-parameters" if ledger.has_selection else "all hyper-parameters"
+    public = f"Taken as public: {public_data}, the model architecture, {parameters}, " + (
         "and the expected batch size." if relation is Relation.ADD_OR_REMOVE_ONE else f"and n = {cell.n}."
     )
     chosen = _SELECTIONS[selection]
@@ -57,30 +59,47 @@ def privacy_statement(cell: Cell, ledger: Ledger, selection: str, public_data: s
         why = "private records were used without noise"
     elif not ledger.private:
         why = "the noise can be computed again from a seed"
-    elif selection == "non_private" or (selection == "tuned_private" and not _trials_charged(ledger)):
+    elif selection == "non_private" or (selection == "tuned_private" and not ledger.has_selection):
         why = "hyper-parameters were chosen on the private records without accounting"
     if why:
         return f"No privacy guarantee: {why}. {used} {public} {chosen}"
+    accounting = (
+        "Rényi divergences, with the theorems on private selection of Papernot and Steinke (2022)"
+        if ledger.has_selection
+        else "privacy-loss distributions or the exact Gaussian formula"
+    )
     return (
         f"The output is (ε = {spent:.3g}, δ = {ledger.budget.delta:g})-differentially private with respect to one "
-        f"record: two data sets are neighbours if they {_RELATIONS[relation]}. {used} Accounting: privacy-loss "
-        "distributions or the exact Gaussian formula, confirmed by a second accountant. "
+        f"record: two data sets are neighbours if they {_RELATIONS[relation]}. {used} "
+        f"Accounting: {accounting}, confirmed by a second accountant. "
         f"{_NOISE[(ledger.noise or {})['sampler']]} {public} {chosen}"
     )
 
 
-def _trials_charged(ledger: Ledger) -> bool:
-    return any(charge.role.startswith("tuning") for charge in ledger.charges)
-
-
 def _describe(charge: Charge, ledger: Ledger) -> str:
     mechanism, relation = charge.mechanism, ledger.budget.relation
+    if isinstance(mechanism, GaussianMechanism):
+        return f"Released ({charge.role}): {_release(mechanism, relation)}."
+    return f"Released ({charge.role}): {_selection(mechanism, relation)}."
+
+
+def _selection(mechanism: BestOfTrials, relation: Relation) -> str:
+    law = _LAWS.get(mechanism.shape, f"truncated negative binomial (shape {mechanism.shape:g})")
+    each = "; ".join(_release(part, relation) for part in mechanism.trial)
+    return (
+        f"the best of K trials and nothing of the others, K being secret and drawn from a {law} law of mean "
+        f"{mechanism.mean_trials:g}, the cost of the choice included in ε. Each trial computes {each}"
+    )
+
+
+def _release(mechanism: GaussianMechanism, relation: Relation) -> str:
     match mechanism:
         case OneShotMean():
             joint = " jointly with their number" if mechanism.count_coordinate(relation) else ""
             what = f"the sum of per-record vectors clipped to l2 norm {mechanism.l2_clip_norm:g}, once{joint}"
         case NoisyHistogram():
-            what = f"a histogram of {mechanism.bins} bins of per-record votes of l2 norm at most 1, once"
+            bins = f"{mechanism.bins} bin{'s' if mechanism.bins > 1 else ''}"
+            what = f"a histogram of {bins} of per-record votes of l2 norm at most 1, once"
         case _:
             sample = (
                 f"over Poisson samples of rate {mechanism.sampling_prob:g}"
@@ -98,4 +117,4 @@ def _describe(charge: Charge, ledger: Ledger) -> str:
         if std
         else "without noise"
     )
-    return f"Released ({charge.role}): {what}, {noise}."
+    return f"{what}, {noise}"

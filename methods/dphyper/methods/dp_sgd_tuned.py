@@ -1,0 +1,133 @@
+"""DP-SGD that chooses its learning rate on the private records and pays for it.
+
+A random number of trials; each draws a learning rate from a list, trains as `dp_sgd` does and gives itself a noisy
+score: the number of private records, so to speak, for which the model improves on the public one. Only the
+parameters of the best trial are released; its learning rate and everything of the others stay secret. Papernot &
+Steinke 2022, arXiv:2110.03620. It shows what an honest search on the private records costs; `dp_sgd`, tuned on
+public tasks, pays nothing.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from dphyper.bench.errors import UserError
+from dphyper.bench.method import Method, Role, Selection
+from dphyper.bench.privacy.accounting import calibrate
+from dphyper.bench.privacy.budget import Budget
+from dphyper.bench.privacy.mechanisms import BestOfTrials, NoisyHistogram, PoissonGradientSteps
+from dphyper.bench.privacy.private_data import PrivateData
+from dphyper.methods.dp_sgd import DescentOptions, descend
+
+
+@dataclass(frozen=True, kw_only=True)
+class DPSGDTunedOptions(DescentOptions):
+    """Hyper-parameters of `DPSGDTuned`.
+
+    Attributes:
+        learning_rates: The candidates, separated by commas; each as `DPSGDOptions.learning_rate`.
+        mean_trials: Mean of the number of trials, above 1.
+        shape: Law of that number: 0 logarithmic, 1 geometric, ``inf`` Poisson, between them negative binomial.
+        score_share: Share of a trial's 1/σ² that the score takes, above 0 and below 1; the rest is the training's.
+        score_clip: Improvement of a record's loss, relative to that of the public model, that counts as a whole vote.
+        score_draws: Draws of time and noise over which a record's losses are averaged for the score.
+    """
+
+    learning_rates: str = "2, 6, 18"
+    mean_trials: float = 10.0
+    shape: float = 1.0
+    score_share: float = 0.2
+    score_clip: float = 0.1
+    score_draws: int = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.score_share < 1:
+            raise UserError(f"options.dp_sgd_tuned.score_share = {self.score_share}: expected between 0 and 1")
+        if not self.score_clip > 0 or self.score_draws < 1:
+            raise UserError(
+                f"options.dp_sgd_tuned: score_clip = {self.score_clip}, score_draws = {self.score_draws}: expected "
+                "a number above 0 and at least 1 draw"
+            )
+        self.candidates()
+
+    def candidates(self) -> list[float]:
+        """The learning rates.
+
+        Raises:
+            UserError: One of them is not a number above 0.
+
+        >>> DPSGDTunedOptions(learning_rates="1, 10").candidates()
+        [1.0, 10.0]
+        """
+        try:
+            rates = [float(rate) for rate in self.learning_rates.split(",")]
+        except ValueError:
+            rates = []
+        if not rates or not all(0 < rate < math.inf for rate in rates):
+            raise UserError(
+                f"options.dp_sgd_tuned.learning_rates = {self.learning_rates!r}: expected numbers above 0 with commas "
+                "between them, such as '2, 6, 18'"
+            )
+        return rates
+
+
+class DPSGDTuned(Method):
+    """DP-SGD whose learning rate is chosen on the private records, at a cost that is charged."""
+
+    role: ClassVar[Role] = "method"
+    selection: ClassVar[Selection] = "tuned_private"
+    uses = frozenset({"task", "n", "epsilon", "seed"})
+    options_type = DPSGDTunedOptions
+    _options: DPSGDTunedOptions
+
+    def mechanism(self, budget: Budget) -> BestOfTrials:
+        """All trials together, with the noise multipliers that spend the whole budget."""
+        options = self._options
+        training = options.unscaled()
+        # A sum over samples of rate q costs about q² of what a sum over all records costs at the same multiplier.
+        weight = training.steps * training.sampling_prob**2
+        ratio = math.sqrt((1 - options.score_share) / (options.score_share * weight))
+        unscaled = BestOfTrials(
+            trial=(training, NoisyHistogram(bins=1)),
+            mean_trials=options.mean_trials,
+            shape=options.shape,
+            noise_ratios=(1.0, ratio),
+        )
+        (mechanism,) = calibrate(budget, unscaled)
+        return mechanism
+
+    def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Tensor:
+        """Parameters of the best trial; those of the public model if there was none.
+
+        The generator of the run is not used: trials must not share randomness, nor may anybody know it.
+        """
+        options, mechanism = self._options, self.mechanism(budget)
+        training, scoring = mechanism.trial
+        assert isinstance(training, PoissonGradientSteps)
+        assert isinstance(scoring, NoisyHistogram)
+        rates = torch.tensor(options.candidates())
+
+        def trial(private: PrivateData, rng: torch.Generator) -> tuple[Tensor, float]:
+            rate = float(rates[torch.randint(len(rates), (1,), generator=rng)])
+            theta = descend(self.target, private, training, options, learning_rate=rate, rng=rng)
+            votes = private.release_histogram(lambda x: self._vote(theta, x, rng), scoring, role="score")
+            return theta, float(votes)
+
+        best = private.best_of(trial, mechanism, role="learning rate")
+        return self.target.initial() if best is None else best
+
+    @torch.no_grad()
+    def _vote(self, theta: Tensor, x: Tensor, rng: torch.Generator) -> Tensor:
+        """(b, 1) improvements of each record over the public model, at the same times and noises, in [-1, 1]."""
+        draws = self._options.score_draws
+        repeated, state = x.repeat_interleave(draws, 0), rng.get_state()
+        new = self.target.per_example_loss(theta, repeated, rng).view(-1, draws).mean(1)
+        rng.set_state(state)
+        old = self.target.per_example_loss(self.target.initial(), repeated, rng).view(-1, draws).mean(1)
+        # A loss that is not finite is the worst there is, and must not pass for no change.
+        vote = ((old - new) / (self._options.score_clip * old)).nan_to_num(nan=-1.0)
+        return vote.clamp(-1.0, 1.0)[:, None]
