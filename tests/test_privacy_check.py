@@ -1,5 +1,6 @@
 """`check_store` finds each way in which a store can claim what its ledgers do not support; the statement says it."""
 
+import dataclasses
 import json
 import math
 import re
@@ -15,7 +16,13 @@ from dphyper.bench.privacy.accounting import calibrate
 from dphyper.bench.privacy.budget import Budget, Relation
 from dphyper.bench.privacy.check import check_store
 from dphyper.bench.privacy.ledger import Ledger
-from dphyper.bench.privacy.mechanisms import GaussianMechanism, NoisyHistogram, OneShotMean, PoissonGradientSteps
+from dphyper.bench.privacy.mechanisms import (
+    BestOfTrials,
+    Mechanism,
+    NoisyHistogram,
+    OneShotMean,
+    PoissonGradientSteps,
+)
 from dphyper.bench.privacy.noise import NoiseSource
 from dphyper.bench.privacy.private_data import PrivateData
 from dphyper.bench.privacy.statement import privacy_statement
@@ -23,9 +30,15 @@ from dphyper.bench.specs import Cell
 from dphyper.bench.store import SCHEMA, Row, Store, write_json
 
 OPTIONS = {"steps": 3, "sampling_prob": 0.5, "l2_clip_norm": 1.0}
+TUNED_OPTIONS = {"steps": 3, "sampling_prob": 1.0, "l2_clip_norm": 1.0, "mean_trials": 4.0}
+TRIALS = BestOfTrials(
+    trial=(PoissonGradientSteps(l2_clip_norm=1.0, sampling_prob=1.0, steps=3), NoisyHistogram(bins=1)),
+    mean_trials=4.0,
+    noise_ratios=(1.0, 0.5),
+)
 
 
-def run(cell: Cell, mechanism: GaussianMechanism | None, noise: NoiseSource | None = None) -> Ledger:
+def run(cell: Cell, mechanism: Mechanism | None, noise: NoiseSource | None = None) -> Ledger:
     """Release from zero records as a runner would."""
     budget = Budget(epsilon=cell.epsilon, delta=cell.delta, relation=Relation(cell.relation))
     ledger = Ledger(budget)
@@ -39,6 +52,8 @@ def run(cell: Cell, mechanism: GaussianMechanism | None, noise: NoiseSource | No
             list(private.gradient_steps(lambda x: x, mechanism, role="gradient"))
         case NoisyHistogram():
             private.release_histogram(lambda x: x, mechanism, role="votes")
+        case BestOfTrials():
+            private.best_of(lambda trial, rng: (None, 0.0), mechanism, role="choice")
     return ledger
 
 
@@ -88,6 +103,8 @@ def store(tmp_path: Path) -> Store:
             add(store, cell, run(cell, gradients()), 40 + seed - epsilon)
             cell = Cell(task="8", method="hypernetwork", epsilon=epsilon, seed=seed)
             add(store, cell, run(cell, OneShotMean()), 30 + seed - epsilon)
+        cell = Cell(task="8", method="dp_sgd_tuned", epsilon=1.0, options=TUNED_OPTIONS, seed=seed)
+        add(store, cell, run(cell, TRIALS), 45 + seed, selection="tuned_private")
         cell = Cell(task="8", method="public_only", epsilon=math.inf, seed=seed)
         add(store, cell, run(cell, None), 50 + seed, role="floor")
         cell = Cell(task="8", method="nonprivate_lora", epsilon=math.inf, seed=seed)
@@ -171,6 +188,40 @@ def test_the_cost_of_accounting_is_measured_on_a_store(store: Store, capsys: pyt
     assert re.search(r"ms a cell, \d+\.\d\d ms cached \(\d+ cells\)$", lines[-1])
 
 
+def in_trial(part: int, **values: Any) -> Callable[[Path], None]:
+    return in_ledger(lambda plain: plain["charges"][0]["mechanism"]["trial"][part].update(values))
+
+
+@pytest.mark.parametrize(
+    ("tamper", "finding"),
+    [
+        (in_mechanism(mean_trials=40.0), "spent of a budget of 1"),
+        (in_mechanism(mean_trials=2.0), "derived from the recorded events"),
+        (in_mechanism(mean_trials=2.0), "has mean_trials = 2.0, its spec 4.0"),
+        (in_mechanism(shape="inf"), "derived from the recorded events"),
+        (in_trial(0, steps=2), "has steps = 2, its spec 3"),
+        (in_trial(0, l2_clip_norm=2.0), "has sensitivity [1.0, 1.0] recorded, 2, 1 by its mechanism"),
+        (in_trial(1, noise_multiplier=1.0), "spent of a budget of 1"),
+        (in_trial(1, noise_multiplier=0.0), "records were used without noise"),
+        (in_trial(1, kind="BestOfTrials"), "ε cannot be derived from its ledger"),
+        (in_charge(noise_std=[1.0]), "has noise_std [1.0] recorded"),
+        (in_charge(complete=False), "was charged and not completed"),
+        (in_ledger(lambda plain: plain["charges"][0]["event"].update(mean=0.5)), "cannot be derived from its ledger"),
+        (in_ledger(lambda plain: plain["charges"][0]["event"].update(mean=2.0)), "derived from the recorded events"),
+        (in_row(selection="tuned_public"), "labelled tuned_public, but its ledger has a choice on the private records"),
+        (in_ledger(lambda plain: plain.update(charges=[])), "chosen on private records without accounting"),
+    ],
+)
+def test_each_contradiction_of_a_private_selection_is_found(
+    store: Store, tamper: Callable[[Path], None], finding: str
+) -> None:
+    cell = Cell(task="8", method="dp_sgd_tuned", epsilon=1.0, options=TUNED_OPTIONS, seed=1)
+    tamper(store.directory(cell.id))
+    findings = check_store(store)
+    assert any(finding in line for line in findings), findings
+    assert all("\n" not in line for line in findings)
+
+
 def test_a_private_number_beyond_the_ceiling_is_found(store: Store) -> None:
     for seed in range(3):
         cell = Cell(task="8", method="hypernetwork", epsilon=8.0, seed=seed)
@@ -203,6 +254,8 @@ def test_every_key_of_a_ledger_is_documented() -> None:
     plain = run(Cell(task="8"), gradients()).to_json()
     charge = plain["charges"][0]
     keys = {*plain, *plain["budget"], *plain["noise"], *charge, *charge["mechanism"], "count_weight", "bins", "of"}
+    tuned = run(Cell(task="8"), TRIALS).to_json()["charges"][0]
+    keys |= {*tuned["mechanism"], *tuned["event"]}
     missing = [key for key in keys if not any(form in page for form in (f"`{key}`", f"`{key}.", f".{key}`"))]
     assert missing == []
 
@@ -262,12 +315,28 @@ def test_statement_claims_nothing_that_the_ledger_does_not_support() -> None:
 
 def test_statement_of_charged_trials_holds() -> None:
     cell = Cell(task="8", epsilon=2.0)
+    ledger = run(cell, TRIALS)
+    text = privacy_statement(cell, ledger, "tuned_private", "digits")
+    assert text.startswith("The output is (ε = 2")
+    for part in (
+        "Released (choice): the best of K trials and nothing of the others",
+        "drawn from a geometric law of mean 4, the cost of the choice included in ε",
+        "3 sums of per-example gradients clipped to l2 norm 1",
+        "a histogram of 1 bin of per-record votes",
+        "theorems on private selection of Papernot and Steinke (2022), confirmed by a second accountant",
+        "the candidates and all other hyper-parameters",
+        "Hyper-parameters were chosen on the private records",
+    ):
+        assert part in text
+    poisson = run(cell, dataclasses.replace(TRIALS, shape=math.inf))
+    assert "drawn from a Poisson law of mean 4" in privacy_statement(cell, poisson, "tuned_private", "digits")
+
+
+def test_a_role_named_tuning_is_no_private_selection() -> None:
+    cell = Cell(task="8", epsilon=2.0)
     budget = Budget(epsilon=2.0, delta=1e-5, relation=Relation.ADD_OR_REMOVE_ONE)
-    trial, final = calibrate(budget, NoisyHistogram(bins=2), OneShotMean())
+    (trial,) = calibrate(budget, NoisyHistogram(bins=2))
     ledger = Ledger(budget)
     private = PrivateData(torch.zeros(128, 2), n=128, ledger=ledger, noise=NoiseSource.os())
     private.release_histogram(lambda x: x, trial, role="tuning scores")
-    private.release_mean(lambda x: x, final, role="embedding")
-    text = privacy_statement(cell, ledger, "tuned_private", "digits")
-    assert text.startswith("The output is (ε = 2")
-    assert "Released (tuning scores)" in text
+    assert "without accounting" in privacy_statement(cell, ledger, "tuned_private", "digits")
