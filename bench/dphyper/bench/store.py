@@ -59,7 +59,7 @@ class Row(TypedDict):
     denoising_loss: NotRequired[float]  # on the reference, at fixed times and noise
     public_shift: NotRequired[float]  # Fréchet distance public tasks to this task's reference, same features
     seconds_public: NotRequired[float]  # of the public phase when it was trained, shared by all cells
-    seconds_adapt: NotRequired[float]
+    seconds_adapt: NotRequired[float]  # absent where the number of private trials is a secret
     seconds_evaluate: NotRequired[float]
     parameters: NotRequired[int]  # p, parameters the method sets
     statement: NotRequired[str]  # privacy paragraph that a paper can print

@@ -27,13 +27,14 @@ class Look(NamedTuple):
 LOOKS = {
     "hypernetwork": Look("Hypernetwork", "#0072B2", "o"),
     "dp_sgd": Look("DP-SGD", "#D55E00", "s"),
+    "dp_sgd_tuned": Look("DP-SGD, tuned privately", "#E69F00", "d"),
     "public_mean": Look("Public mean", "#009E73", "^"),
     "hypernetwork_sigma0": Look("Hypernetwork at σ = 0", "#56B4E9", "v"),
     "public_only": Look("Public only", "#6E6E6E", "P"),
     "nonprivate_lora": Look("Non-private LoRA", "#CC79A7", "D"),
     REAL: Look("Real versus real", "#A89F91", "X"),
 }
-SPARE = ("#E69F00", "#882255", "#44AA99", "#999933", "#332288")
+SPARE = ("#882255", "#44AA99", "#999933", "#332288")
 SELECTIONS = {
     "fixed": "fixed",
     "tuned_public": "tuned on public tasks",
