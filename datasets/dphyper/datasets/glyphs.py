@@ -51,7 +51,8 @@ GROUPS = {
     "time": "clock timer watch alarm time hourglass stopwatch history calendar gauge compass speedometer dashboard",
 }
 PRIVATE = ("people", "documents", "transport", "messages", "sky", DIGITS)
-TUNING = ("devices", "buildings", "time")
+# Broad groups, as the private families are, and the two largest words, which are narrow as a private family may be.
+TUNING = ("devices", "buildings", "time", "arrow", "circle")
 
 # Words for a form, a style or a badge: their glyphs have nothing in common, so they make no family.
 MODIFIERS = (
