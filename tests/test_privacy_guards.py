@@ -22,6 +22,7 @@ EXPECTED = {
     "realised instead of the expected batch": "sensitivity",
     "C/n of the mean under add-or-remove-one": "sensitivity",
     "augmented four times": "sensitivity",
+    "spread evenly over the batch": "noise_scale",
     "seed fixed": "fresh_noise",
     "shuffled batches": "poisson_sampling",
     "noise added before clipping": "noise_scale",
@@ -54,7 +55,7 @@ def test_a_guard_that_sees_nothing_shows_as_missed(monkeypatch: pytest.MonkeyPat
         return None
 
     monkeypatch.setattr(guards, "noise_scale", noise_scale)
-    assert sum(line.startswith("MISSED") for line in planted_table().splitlines()) == 4
+    assert sum(line.startswith("MISSED") for line in planted_table().splitlines()) == 5
 
 
 def test_noise_scale_rejects_the_right_scale_in_the_wrong_shape() -> None:

@@ -128,8 +128,9 @@ def audit_end_to_end(
     included = rng.random(canaries) < 0.5
     x = to_unit(np.asarray(runner.collection(cell.data).records[chosen], np.uint8)).to(runner.device)
     budget = Budget(epsilon=cell.epsilon, delta=cell.delta, relation=Relation.ADD_OR_REMOVE_ONE)
-    private = PrivateData(x[torch.from_numpy(included)], n=cell.n, ledger=Ledger(budget), noise=NoiseSource.os())
-    theta = method.adapt(private, budget, torch.Generator().manual_seed(cell.seed))
+    noise = NoiseSource.os()
+    private = PrivateData(x[torch.from_numpy(included)], n=cell.n, ledger=Ledger(budget), noise=noise)
+    theta = method.adapt(private, budget, noise.generator())
     scores = membership_scores(method.target, theta, x, draws=draws, seed=cell.seed)
     guesses = canaries // 10 * 2
     return EndToEndAudit(

@@ -50,10 +50,12 @@ class LinearRegression:
         """(..., P) parameters to (..., d) weights."""
         return theta if self.basis_dP is None else theta @ self.basis_dP.T
 
-    def per_example_loss(self, theta: Tensor, x: Tensor, rng: torch.Generator | None) -> Tensor:
+    def per_example_loss(
+        self, theta: Tensor, x: Tensor, rng: torch.Generator | None, *, stratified: bool = False
+    ) -> Tensor:
         """(b,) half squared errors of (b, d + 1) records under one θ of shape (P,), or under one for each, (b, P).
 
-        The loss has no randomness; ``rng`` is there for the contract.
+        The loss has no randomness; ``rng`` and ``stratified`` are there for the contract.
         """
         u_bP, y_b = self._seen(x)
         return 0.5 * (y_b - (u_bP * theta).sum(-1)).square()

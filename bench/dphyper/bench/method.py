@@ -94,7 +94,8 @@ class Method(lightning.LightningModule, ABC):
         Args:
             private: The only way to them.
             budget: What may be spent; every mechanism of ``private`` charges the ledger that holds it.
-            rng: Randomness that is not noise (initialisation, times of the diffusion loss).
+            rng: Randomness that is not noise (initialisation, times of the diffusion loss). For private methods it
+                is secret and new in every run; a record's loss or gradient may depend on no other record's share.
 
         Returns:
             (P,) parameters of the target.

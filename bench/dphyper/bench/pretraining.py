@@ -35,7 +35,7 @@ class Pretraining(lightning.LightningModule):
         """Mean denoising loss of the query images."""
         data: PublicTasks = self.trainer.datamodule  # type: ignore[attr-defined]
         x = data.images[batch.query_TQ.flatten().cpu()].to(self.device)
-        noisy, t, wanted = corrupt(self.scheduler, x, None)
+        noisy, t, wanted = corrupt(self.scheduler, x, None, stratified=True)
         loss = nn.functional.mse_loss(self.unet(noisy, t, return_dict=False)[0], wanted)
         self.log("base/loss", loss)
         return loss

@@ -322,7 +322,10 @@ class Runner:
         noise = NoiseSource.reproducible(cell.seed) if cell.reproducible_noise else NoiseSource.os()
         records = to_unit(np.asarray(draw.records, np.uint8)).to(self.device)
         private = PrivateData(records, n=cell.n, ledger=ledger, noise=noise)
-        theta = method.adapt(private, budget, _generator(cell.seed, "adaptation"))
+        # Who knew the times and noises of a private loss would know more than is accounted for: they are part of what
+        # a record's gradient is, and a published seed gives them to the attacker.
+        rng = noise.generator() if method.private else _generator(cell.seed, "adaptation")
+        theta = method.adapt(private, budget, rng)
         if not ledger.charges:
             write_json(path, ledger.to_json())
         save_file({"theta": theta.contiguous()}, kept)
@@ -348,7 +351,7 @@ class Runner:
     def _denoising_loss(self, method: Method, theta: Tensor, reference: NDArray[Any], seed: int) -> float:
         x = to_unit(np.asarray(reference[:512], np.uint8)).to(self.device)
         with torch.no_grad():
-            return float(method.target.per_example_loss(theta, x, _generator(seed, "loss")).mean())
+            return float(method.target.per_example_loss(theta, x, _generator(seed, "loss"), stratified=True).mean())
 
 
 def _distinct_public_work(cells: Iterable[Cell]) -> list[Cell]:

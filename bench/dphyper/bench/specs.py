@@ -100,7 +100,7 @@ class BaseSpec:
         batch_size: Images in each of these steps.
         learning_rate: Peak of the AdamW schedule.
         rank: Rank r of the LoRA. A is frozen and random, B is what every method produces.
-        sampling_steps: Steps of the deterministic sampler that draws images.
+        sampling_steps: Steps of the sampler that draws images.
         seed: Seed of the pre-training and of the frozen A.
     """
 
@@ -156,7 +156,8 @@ class Cell:
         delta: Privacy budget δ, above 0 and below 1/n.
         relation: Neighbouring relation of the guarantee; one for all rows that are compared.
         embedding_dim: Dimension k of the private release of the embedding methods; 0 for the others.
-        seed: Fixes the private draw, initialisations and sampling, never the privacy noise.
+        seed: Fixes the private draw, initialisations and sampling, never the privacy noise nor the randomness of
+            private losses.
         reproducible_noise: Draw the privacy noise from the seed too. For tests only: the row is then marked as
             not private.
     """

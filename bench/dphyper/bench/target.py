@@ -43,12 +43,18 @@ class Target(Protocol):
         """The (P,) parameters of the public model: what is used when nothing private is known."""
         ...
 
-    def per_example_loss(self, theta: Tensor, x: Tensor, rng: torch.Generator | None) -> Tensor:
-        """The (b,) losses of ``x`` under one θ of shape (P,), or under one for each example, (b, P)."""
+    def per_example_loss(
+        self, theta: Tensor, x: Tensor, rng: torch.Generator | None, *, stratified: bool = False
+    ) -> Tensor:
+        """The (b,) losses of ``x`` under one θ of shape (P,), or under one for each example, (b, P).
+
+        ``stratified`` may tie the randomness of the examples together, to make their mean vary less. On private
+        records it must be off: there each record's loss may depend on itself and its own randomness alone.
+        """
         ...
 
     def per_example_gradients(self, theta: Tensor, x: Tensor, rng: torch.Generator, multiplicity: int) -> Tensor:
-        """The (b, P) gradients of the loss, each averaged over ``multiplicity`` draws of the loss's randomness."""
+        """The (b, P) gradients of the loss, each averaged over ``multiplicity`` draws of its own randomness."""
         ...
 
     def sample(self, theta: Tensor, num: int, rng: torch.Generator) -> NDArray[np.uint8]:
@@ -149,18 +155,21 @@ class LoRADiffusion:
         finally:
             self._theta = None
 
-    def per_example_loss(self, theta: Tensor, x: Tensor, rng: torch.Generator | None) -> Tensor:
+    def per_example_loss(
+        self, theta: Tensor, x: Tensor, rng: torch.Generator | None, *, stratified: bool = False
+    ) -> Tensor:
         """Denoising loss of each image at one random time and noise; differentiable in θ.
 
         Args:
             theta: (P,), or (b, P) for one θ for each image.
             x: (b, C, H, W) in [-1, 1].
             rng: Source of times and noises; None for torch's global one.
+            stratified: As in `corrupt`; never for private images.
 
         Returns:
             (b,) mean squared errors.
         """
-        noisy, t_B, wanted = corrupt(self.scheduler, x, rng)
+        noisy, t_B, wanted = corrupt(self.scheduler, x, rng, stratified=stratified)
         with self._bound(theta):
             predicted: Tensor = self.unet(noisy, t_B, return_dict=False)[0]
         return (predicted - wanted).square().flatten(1).mean(1)
@@ -184,7 +193,7 @@ class LoRADiffusion:
             for factor, part in zip(self._factors, self._slices, strict=True):
                 factor.weight.copy_(theta[part].view_as(factor.weight))
         # Image-major order, so that the K draws of an image lie together.
-        noisy, t_B, wanted = corrupt(self.scheduler, x.repeat_interleave(multiplicity, 0), rng)
+        noisy, t_B, wanted = corrupt(self.scheduler, x.repeat_interleave(multiplicity, 0), rng, stratified=False)
         self._grad_sample.train()
         self._grad_sample.enable_hooks()
         predicted = self._grad_sample(noisy, t_B, return_dict=False)[0]
@@ -202,29 +211,34 @@ class LoRADiffusion:
 
     @torch.no_grad()
     def sample(self, theta: Tensor, num: int, rng: torch.Generator, batch_size: int = 256) -> NDArray[np.uint8]:
-        """Draw images by DPM-Solver++ (Lu et al. 2022).
+        """Draw images by the stochastic DPM-Solver++ (Lu et al. 2022, SDE-DPM-Solver++(2M)).
+
+        At a dozen steps its fresh noise repairs what the deterministic solver leaves wrong.
 
         Args:
             theta: (P,).
             num: Number of images.
-            rng: Source of the initial noise.
-            batch_size: Images at once; changes nothing but memory and speed.
+            rng: Source of the initial noise and of that of every step.
+            batch_size: Images at once; with another one the draws fall to other images.
 
         Returns:
             (num, H, W, C) uint8.
         """
-        start = torch.randn((num, *self.image_shape), generator=rng, device=rng.device)
+
+        def noise(size: int) -> Tensor:
+            return torch.randn((size, *self.image_shape), generator=rng, device=rng.device).to(self.device)
+
         images = []
-        for noise in start.to(self.device).split(batch_size):
-            x = noise
+        for begin in range(0, num, batch_size):
+            x = noise(size := min(batch_size, num - begin))
             solver = DPMSolverMultistepScheduler.from_config(
-                self.scheduler.config, algorithm_type="dpmsolver++", final_sigmas_type="zero"
+                self.scheduler.config, algorithm_type="sde-dpmsolver++", final_sigmas_type="zero"
             )
             solver.set_timesteps(self.sampling_steps)
             for t in solver.timesteps:
                 with self._bound(theta):
                     predicted = self.unet(x, t, return_dict=False)[0]
-                x = solver.step(predicted, t, x, return_dict=False)[0]
+                x = solver.step(predicted, t, x, variance_noise=noise(size), return_dict=False)[0]
             images.append(to_uint8(x))
         return np.concatenate(images)
 
@@ -263,23 +277,29 @@ def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
-def corrupt(scheduler: DDPMScheduler, x_BCHW: Tensor, rng: torch.Generator | None) -> tuple[Tensor, Tensor, Tensor]:
+def corrupt(
+    scheduler: DDPMScheduler, x_BCHW: Tensor, rng: torch.Generator | None, *, stratified: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     """Add noise at random times.
 
     Args:
         scheduler: Noise schedule and prediction type.
         x_BCHW: Images in [-1, 1].
         rng: Source of times and noises; None for torch's global one.
+        stratified: Spread the times of the batch evenly. Each is uniform still and the mean loss varies less, but a
+            record that joins or leaves the batch changes the times of all others: for public images only.
 
     Returns:
         The noisy images, their (B,) times and what the U-Net should predict of them.
     """
     steps, size = scheduler.config["num_train_timesteps"], len(x_BCHW)
     device = rng.device if rng else x_BCHW.device
-    # Stratified times: each image's time is uniform, and a batch's loss varies less.
-    order = torch.randperm(size, generator=rng, device=device)
-    offset = torch.rand(1, generator=rng, device=device)
-    t_B = ((order + offset) / max(size, 1) * steps).long().clamp(max=steps - 1).to(x_BCHW.device)
+    if stratified:
+        order = torch.randperm(size, generator=rng, device=device)
+        time_B = (order + torch.rand(1, generator=rng, device=device)) / max(size, 1)
+    else:
+        time_B = torch.rand(size, generator=rng, device=device)
+    t_B = (time_B * steps).long().clamp(max=steps - 1).to(x_BCHW.device)
     noise = torch.randn(x_BCHW.shape, generator=rng, device=device).to(x_BCHW)
     kind = scheduler.config["prediction_type"]
     if kind == "v_prediction":

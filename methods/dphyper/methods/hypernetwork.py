@@ -232,7 +232,7 @@ class Hypernetwork(Method):
         data: PublicTasks = self.trainer.datamodule  # type: ignore[attr-defined]
         x = data.images.to(self.device)[batch.query_TQ.flatten()]
         theta = theta_TP.repeat_interleave(batch.query_TQ.shape[1], 0)
-        return self.target.per_example_loss(theta, x, rng).mean()
+        return self.target.per_example_loss(theta, x, rng, stratified=True).mean()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with a one-cycle learning rate."""

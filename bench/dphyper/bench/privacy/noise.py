@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
@@ -73,6 +74,14 @@ class NoiseSource:
         tail = ((words >> np.uint64(1)).astype(np.float64) + 0.5) * 2.0**-64
         sign = 1.0 - 2.0 * (words & np.uint64(1)).astype(np.float64)
         return np.asarray(sign * std * ndtri(tail), dtype=np.float64)
+
+    def generator(self) -> torch.Generator:
+        """A torch generator seeded from the stream, for the randomness of private losses: as secret as the noise.
+
+        A Mersenne Twister of 53 secret bits. It hides which times and noises a loss met; the noise that protects
+        records never comes from it.
+        """
+        return torch.Generator().manual_seed(int(self.uniform(1)[0] * 2**53))
 
     def discrete_gaussian(self, shape: int | tuple[int, ...], std: float) -> NDArray[np.int64]:
         """Independent integers with probability proportional to exp(-x² / 2 std²), exactly, by OpenDP.

@@ -5,6 +5,7 @@ fault and must find nothing in the sound one: a guard that catches nothing is th
 sources name code in which the fault was read; they are no judgement of the papers.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from dphyper.bench.privacy.mechanisms import GaussianMechanism, OneShotMean, Poi
 from dphyper.bench.privacy.noise import NoiseSource
 from dphyper.bench.privacy.noisy_sum import clip_rows, noisy_sum
 from dphyper.bench.privacy.private_data import PrivateData
+from dphyper.bench.target import corrupt, new_scheduler
 
 K = 8  # coordinates of a record
 N = 64  # nominal number of records
@@ -66,15 +68,15 @@ def planted_bugs() -> list[Planted]:
     def squares(x: Tensor) -> Tensor:
         return clip_rows(clip_rows(x, 1.0).square(), 1.0).sum(0)
 
-    # A release from no record at all is noise alone.
+    # A release from no record at all is noise alone. So many that 5 % of the scale are beyond doubt.
     def releases(mechanism: GaussianMechanism, noise: NoiseSource) -> Tensor:
-        return torch.cat([_sum(torch.zeros(0, K), mechanism, noise) for _ in range(1000)])
+        return torch.cat([_sum(torch.zeros(0, K), mechanism, noise) for _ in range(3000)])
 
     def fixed_seed() -> Tensor:
         return _sum(torch.zeros(0, K), one_shot, NoiseSource.reproducible(0))
 
     system = NoiseSource.os()
-    quiet_count = torch.cat([torch.from_numpy(system.gaussian((1000, K), joint_std)), torch.zeros(1000, 1)], dim=1)
+    quiet_count = torch.cat([torch.from_numpy(system.gaussian((3000, K), joint_std)), torch.zeros(3000, 1)], dim=1)
     rows: list[tuple[str, str, Callable[..., guards.Guard], tuple[object, ...], tuple[object, ...]]] = [
         (
             "micro-batches of four clipped instead of records, noise for one record",
@@ -110,6 +112,13 @@ def planted_bugs() -> list[Planted]:
             guards.sensitivity,
             (lambda x: _clipped(x.repeat_interleave(4, 0)), 1.0, pairs),
             (lambda x: _clipped(x.repeat_interleave(4, 0).unflatten(0, (-1, 4)).mean(1)), 1.0, pairs),
+        ),
+        (
+            "times of the diffusion loss spread evenly over the batch, which ties its records together",
+            "an early version of this package",
+            guards.noise_scale,
+            (_mean_times(stratified=True), 1.0),
+            (_mean_times(stratified=False), 1.0),
         ),
         (
             "seed fixed just before the noise is drawn",
@@ -188,6 +197,13 @@ def planted_table() -> str:
 
 def _clipped(x: Tensor) -> Tensor:
     return clip_rows(x, 1.0).sum(0)
+
+
+def _mean_times(*, stratified: bool) -> Tensor:
+    """Mean times of the loss of a thousand batches, standardised as they are if records draw their own."""
+    scheduler, x = new_scheduler(), torch.zeros(32, 1, 1, 1)
+    times = torch.stack([corrupt(scheduler, x, None, stratified=stratified)[1] for _ in range(1000)])
+    return ((times + 0.5) / 1000 - 0.5).mean(1) * math.sqrt(12 * len(x))
 
 
 def _micro_batches(x: Tensor) -> Tensor:

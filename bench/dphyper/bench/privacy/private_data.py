@@ -301,7 +301,7 @@ def _charged_selection(
             permitted = TrialLedger(ledger.budget, mechanism.trial)
             private = PrivateData(records, n=n, ledger=permitted, noise=noise, chunk_size=chunk_size)
             # Trials must be independent and their randomness secret: nothing of it comes from the run's seed.
-            rng = torch.Generator().manual_seed(int(noise.uniform(1)[0] * 2**53))
+            rng = noise.generator()
             result, score = trial(private, rng)
             if math.isnan(score):
                 raise UserError(f"role '{role}': the score of a trial is NaN, expected a number")
