@@ -88,7 +88,7 @@ def check_ledger_tells_what_was_read(name: str) -> None:
     """A method whose output depends on the records has charged for them, and not more than the budget."""
     theta, ledger = adapt(name, images())
     other, _ = adapt(name, images(seed=9))
-    reads = not torch.equal(theta, other)
+    reads = not torch.allclose(theta, other, rtol=1e-5, atol=1e-7)  # the last bits may hang on where memory lies
     assert reads == bool(ledger.charges), "records change the output without a charge, or are charged and unused"
     if not METHODS[name].private:
         assert ledger.spent() == math.inf
