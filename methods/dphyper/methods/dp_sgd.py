@@ -3,8 +3,10 @@
 Per-example gradients of B (A is frozen) by opacus, averaged over `multiplicity` draws of time and noise before
 clipping, Poisson sampling, Gaussian noise, division by the expected batch size, then SGD with momentum or Adam; the
 iterates of the last part are averaged, which is free post-processing. Sampling, clipping, noise and accounting live
-in `PrivateData.gradient_steps`. Abadi et al. 2016, algorithm 1; noise multiplicity after Dockhorn et al. 2023. It
-does not choose its own hyper-parameters: the defaults come from tuning tasks (``sweeps/tune_dp_sgd.yaml``).
+in `PrivateData.gradient_steps`. Each record draws its own times and noises, from a generator that nobody else knows:
+one that records share, or that a published seed gives away, would let a record show in what others contribute. Abadi
+et al. 2016, algorithm 1; noise multiplicity after Dockhorn et al. 2023. It does not choose its own hyper-parameters:
+the defaults come from tuning tasks (``sweeps/tune_dp_sgd.yaml``).
 """
 
 import math
