@@ -35,6 +35,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
     ("arguments", "said"),
     [
         (["--method", "dp_sdg"], "unknown method 'dp_sdg': did you mean 'dp_sgd'?"),
+        (["--reproducible_noise", "true", "--secure_noise", "true"], "noise from a seed is never secure"),
         (["--epsilonn", "1"], "unknown key 'epsilonn': did you mean 'epsilon'?"),
         (["--data.sorce", "glyphs"], "unknown key 'data.sorce': did you mean 'data.source'?"),
         (["--data.source", "glyphz"], "unknown data source 'glyphz': did you mean 'glyphs'?"),

@@ -104,6 +104,20 @@ def test_os_noise_differs_between_runs(sweep_file: SweepFile, tmp_path: Path) ->
     assert distances["hypernetwork"][0] != distances["hypernetwork"][1]
 
 
+def test_secure_noise_is_what_the_ledger_says(sweep_file: SweepFile, tmp_path: Path) -> None:
+    pytest.importorskip("opendp")
+    cell = {"reproducible_noise": False, "secure_noise": True, "epsilon": 1}
+    assert dphyper("sweep", "run", sweep_file(cell=cell, grid=[{"method": ["hypernetwork", "dp_sgd"]}])) == 0
+    store = Store(tmp_path / "store")
+    rows = store.rows()
+    assert len(rows) == 2
+    for row in rows.itertuples():
+        ledger = json.loads((store.directory(row.cell) / "ledger.json").read_text())
+        assert ledger["noise"] == {"source": "os", "sampler": "discrete"}
+        assert "exact discrete Gaussian on a grid" in row.statement
+    assert rows["private"].all()
+
+
 def test_failed_cell_is_a_row_and_is_retried(sweep_file: SweepFile, tmp_path: Path) -> None:
     grid = [{"method": ["public_only"], "seed": [0, 1]}]
     path, store = sweep_file(grid=grid), Store(tmp_path / "store")

@@ -85,12 +85,14 @@ class Runner:
         """Find the user's mistakes before anything is computed.
 
         Raises:
-            UserError: Unknown task, n too large for it, a missing weight file, a base model that does not fit,
-                an embedding dimension above the number of features, a store with rows of another protocol.
+            UserError: Unknown task, n too large for it, secure noise without OpenDP, a missing weight file, a base
+                model that does not fit, an embedding dimension above the number of features, a store with rows of
+                another protocol.
         """
         cells = list(cells)
         for cell in cells:
             self.collection(cell.data).draw(cell.task, cell.n, cell.seed)
+            _noise(cell)
         protocols = {self.evaluator(cell.protocol).protocol_hash for cell in cells}
         for cell in _distinct_public_work(cells):
             self.untrained_method(cell, *self._shape_of_base(cell))
@@ -319,7 +321,7 @@ class Runner:
             # ones are interrupted more often, so that those which end would not have the law that is charged.
             path.replace(folder / "ledger.aborted.json")
             ledger = Ledger.open(path, budget)
-        noise = NoiseSource.reproducible(cell.seed) if cell.reproducible_noise else NoiseSource.os()
+        noise = _noise(cell)
         records = to_unit(np.asarray(draw.records, np.uint8)).to(self.device)
         private = PrivateData(records, n=cell.n, ledger=ledger, noise=noise)
         # Who knew the times and noises of a private loss would know more than is accounted for: they are part of what
@@ -361,6 +363,13 @@ def _distinct_public_work(cells: Iterable[Cell]) -> list[Cell]:
             content_hash([c.data.__dict__, c.base.__dict__, c.method, c.options, c.embedding_dim]): c for c in cells
         }.values()
     )
+
+
+def _noise(cell: Cell) -> NoiseSource:
+    """The source of a cell's privacy noise."""
+    if cell.reproducible_noise:
+        return NoiseSource.reproducible(cell.seed)
+    return NoiseSource.os(secure=cell.secure_noise)
 
 
 def _generator(seed: int, purpose: str) -> torch.Generator:

@@ -160,6 +160,8 @@ class Cell:
             private losses.
         reproducible_noise: Draw the privacy noise from the seed too. For tests only: the row is then marked as
             not private.
+        secure_noise: Draw the privacy noise as exact discrete Gaussians on a grid (needs the extra ``secure``); the
+            default is continuous, in float64.
     """
 
     data: DataSpec = field(default_factory=DataSpec)
@@ -175,6 +177,7 @@ class Cell:
     embedding_dim: int = 32
     seed: int = 0
     reproducible_noise: bool = False
+    secure_noise: bool = False
 
     def __post_init__(self) -> None:
         if not self.epsilon > 0:
@@ -186,6 +189,8 @@ class Cell:
                 f"delta = {self.delta}: expected above 0 and below 1/n = {1 / self.n:.3g}, for at 1/n publishing "
                 "one record whole would count as private"
             )
+        if self.reproducible_noise and self.secure_noise:
+            raise UserError("reproducible_noise and secure_noise are both set: noise from a seed is never secure")
         if self.embedding_dim < 0:
             raise UserError(f"embedding_dim = {self.embedding_dim}: expected at least 1 (0 for methods without one)")
 
