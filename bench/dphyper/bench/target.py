@@ -210,7 +210,7 @@ class LoRADiffusion:
         return rows.view(len(x), multiplicity, -1).mean(1)
 
     @torch.no_grad()
-    def sample(self, theta: Tensor, num: int, rng: torch.Generator, batch_size: int = 256) -> NDArray[np.uint8]:
+    def sample(self, theta: Tensor, num: int, rng: torch.Generator, batch_size: int = 100) -> NDArray[np.uint8]:
         """Draw images by the stochastic DPM-Solver++ (Lu et al. 2022, SDE-DPM-Solver++(2M)).
 
         At a dozen steps its fresh noise repairs what the deterministic solver leaves wrong.
