@@ -14,6 +14,7 @@ Shapes: as in `dphyper.methods.linear`.
 """
 
 import dataclasses
+import inspect
 import math
 import multiprocessing
 import sys
@@ -34,7 +35,7 @@ from dphyper.bench.privacy.accounting import gaussian_noise_multiplier
 from dphyper.bench.privacy.budget import Budget, Relation
 from dphyper.bench.specs import content_hash
 from dphyper.datasets.linear import LinearWorld
-from dphyper.methods import linear
+from dphyper.methods import hypernetwork, linear
 from dphyper.methods.hypernetwork import Hypernetwork, HypernetworkOptions
 
 DELTA = 1e-5
@@ -388,7 +389,9 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
     store.mkdir(parents=True, exist_ok=True)
     plan = [*axes()]
-    paths = {point: store / f"{content_hash(repr(point))}.parquet" for _, point in plan}
+    # Points that other code made are not taken for finished.
+    code = [inspect.getsource(module) for module in (linear, hypernetwork, sys.modules[__name__])]
+    paths = {point: store / f"{content_hash([repr(point), code])}.parquet" for _, point in plan}
     jobs = [(point, path) for point, path in paths.items() if not path.exists()]
     jobs.sort(
         key=lambda job: (job[0].d, job[0].k, job[0].public_tasks, job[0].public_size, job[0].n, job[0].epsilon),
