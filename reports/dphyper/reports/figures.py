@@ -152,8 +152,10 @@ def distance_vs_embedding_dim(section: Section, path: Path) -> bool:
 def contact_sheet(strips: list[Strip], path: Path) -> None:
     """All samples of one task on one labelled sheet, as ``path``.png."""
     columns = max(5, *(len(strip.samples) for strip in strips))
+    high, wide = matplotlib.image.imread(strips[0].samples[0].path).shape[:2]
     with matplotlib.rc_context(FONT):
-        figure = Figure(figsize=(TEXT_WIDTH, len(strips) * (TEXT_WIDTH / columns + 0.5)), layout="constrained")
+        height = TEXT_WIDTH / columns * high / wide + 0.5
+        figure = Figure(figsize=(TEXT_WIDTH, len(strips) * height), layout="constrained")
         bands = figure.subfigures(len(strips), 1, squeeze=False).ravel()
         for band, strip in zip(bands, strips, strict=True):
             band.suptitle(strip.title, fontsize=8, x=0.01, ha="left", weight="bold")
