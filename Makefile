@@ -32,7 +32,7 @@ audit: $(VENV)/.installed
 	$(BIN)/dphyper audit hypernetwork
 	$(BIN)/dphyper audit dp_sgd
 	for method in hypernetwork dp_sgd nonprivate_lora; do \
-		$(BIN)/dphyper audit $$method --sweep sweeps/demo.yaml --task handwritten-digits --canaries 1000 || exit; done
+		$(BIN)/dphyper audit $$method --sweep sweeps/demo.yaml --task handwritten-digits --canaries 400 || exit; done
 
 # The synthetic setting of the theory: more than 60,000 runs, figures, LaTeX table. Resumes where it stopped.
 theory: $(VENV)/.installed
