@@ -62,7 +62,7 @@ def test_one_shot_multiplier_has_the_reference_value(delta: float, relation: Rel
         distance = 2 if relation is Relation.REPLACE_ONE else 1
         assert mean.noise_multiplier == pytest.approx(distance * expected, abs=distance * 6e-5)
         # The second accountant, at the four digits.
-        pld = accounting._pld_epsilon(accounting._steps(mean.event()), delta, relation)
+        pld = accounting._pld_epsilon(accounting._normal_form(mean.event())[0], delta, relation)
         assert pld == pytest.approx(epsilon, rel=1e-4)
 
 
@@ -81,7 +81,7 @@ def test_dp_sgd_multiplier_has_the_reference_value(q: float, t: int, at_1: str, 
         last_digit = 10.0 ** -len(printed.partition(".")[2])
         # One unit of the last digit: the reference's coarser grid puts 29.6 where both accountants say 29.54.
         assert mechanism.noise_multiplier == pytest.approx(float(printed), abs=last_digit)
-        normal_form = accounting._steps(mechanism.event())
+        normal_form = accounting._normal_form(mechanism.event())[0]
         for accountant in (accounting._pld_epsilon, accounting._prv_epsilon):
             assert accountant(normal_form, 1e-5, Relation.ADD_OR_REMOVE_ONE) == pytest.approx(epsilon, rel=2.5e-3)
 
@@ -146,7 +146,7 @@ def test_two_accountants_agree_on_a_mixture(relation: Relation) -> None:
     spent = epsilon_of(events, 1e-5, relation)
     assert 1.999 < spent <= 2.0
     assert spent == epsilon_of(events[::-1], 1e-5, relation)  # to the last bit
-    prv = accounting._prv_epsilon(accounting._steps(dp_accounting.ComposedDpEvent(events)), 1e-5, relation)
+    prv = accounting._prv_epsilon(accounting._normal_form(dp_accounting.ComposedDpEvent(events))[0], 1e-5, relation)
     assert prv == pytest.approx(2.0, rel=5e-3)
 
 

@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
@@ -19,6 +19,10 @@ from dphyper.bench.catalog import DATASETS, METHODS, canonical
 from dphyper.bench.errors import PrivacyError, UserError, unknown_name
 from dphyper.bench.specs import Cell, DataSpec, Performance, RelationName
 from dphyper.bench.store import Store
+
+if TYPE_CHECKING:
+    from dphyper.bench.runner import Runner
+    from dphyper.sweeps.plan import Sweep
 
 DESCRIPTION = """Benchmark differentially private hypernetworks against DP-SGD and public-data-guided methods.
 
@@ -208,11 +212,16 @@ def _run(config: Namespace) -> int:
     return int(row["status"] != "done")
 
 
-def _sweep(config: Namespace) -> int:
+def _as_sweep(config: Namespace) -> "Sweep":
     from dphyper.sweeps.plan import Sweep
+
+    return Sweep(**{name: config[name] for name in Sweep.__dataclass_fields__})
+
+
+def _sweep(config: Namespace) -> int:
     from dphyper.sweeps.work import run_sweep, states
 
-    sweep = Sweep(**{name: config[name] for name in Sweep.__dataclass_fields__})
+    sweep = _as_sweep(config)
     cells = sweep.cells(_cell)
     if config.action == "plan":
         frame = states(cells, Store(sweep.store_path))
@@ -244,44 +253,41 @@ def _audit(config: Namespace) -> int:
     if config.method == "guards":
         print(planted_table())
         return int(not all(planted.caught for planted in planted_bugs()))
-    from dphyper.bench.auditing import audit_method, plot_scores
+    from dphyper.bench.auditing import EndToEndAudit, audit_end_to_end, audit_method, plot_scores
+    from dphyper.bench.privacy.audit import Audit
     from dphyper.bench.privacy.budget import Budget, Relation
 
+    audit: Audit | EndToEndAudit
     if config.sweep:
-        return _audit_end_to_end(config)
-    budget = Budget(epsilon=config.epsilon, delta=config.delta, relation=Relation(config.relation))
-    audit = audit_method(config.method, budget, embedding_dim=config.embedding_dim, draws=config.draws)
-    plot = Path(config.out) / f"{config.method}.png"
-    title = f"claimed ε = {audit.claimed_epsilon:.2f}, audited ε ≥ {audit.gdp_epsilon:.2f} at δ = {audit.delta:g}"
-    plot_scores(f"{config.method}: {title}", audit.scores, plot)
+        audit = audit_end_to_end(*_audited_cell(config), canaries=config.canaries)
+        name, bound = f"{config.method}-end-to-end", audit.epsilon
+    else:
+        budget = Budget(epsilon=config.epsilon, delta=config.delta, relation=Relation(config.relation))
+        audit = audit_method(config.method, budget, embedding_dim=config.embedding_dim, draws=config.draws)
+        name, bound = config.method, audit.gdp_epsilon
+    plot = Path(config.out) / f"{name}.png"
+    title = f"{name}: claimed ε = {audit.claimed_epsilon:.2f}, audited ε ≥ {bound:.2f} at δ = {audit.delta:g}"
+    plot_scores(title, audit.scores, plot)
     print(f"{config.method}: {audit}\nplot: {plot}")
     return 0
 
 
-def _audit_end_to_end(config: Namespace) -> int:
-    """Audit the first cell of a sweep file that runs the method, at the command line's budget."""
-    from dphyper.bench.auditing import audit_end_to_end, plot_scores
+def _audited_cell(config: Namespace) -> tuple["Runner", Cell]:
+    """The first cell of a sweep file that runs the method, at the command line's budget and task, and its runner."""
     from dphyper.bench.runner import Runner
     from dphyper.bench.tracking import Tracking
-    from dphyper.sweeps.plan import Sweep
 
     parser = _sweep_parser()
-    parsed = parser.instantiate(_parse(lambda: parser.parse_args(["run", "--config", config.sweep]), _keys(Sweep)))
-    sweep = Sweep(**{name: parsed[name] for name in Sweep.__dataclass_fields__})
+    parsed = _parse(lambda: parser.parse_args(["run", "--config", config.sweep]), _known(["sweep"]))
+    sweep = _as_sweep(parser.instantiate(parsed))
     found = {cell.method: cell for cell in reversed(sweep.cells(_cell))}
     if config.method not in found:
         raise unknown_name(f"method in '{config.sweep}'", config.method, found)
-    budget = {"epsilon": config.epsilon, "delta": config.delta, "relation": config.relation}
-    cell = dataclasses.replace(found[config.method], **budget)
-    cell = dataclasses.replace(cell, task=config.task or cell.task)
+    cell = found[config.method]
+    changes = {"epsilon": config.epsilon, "delta": config.delta, "relation": config.relation}
+    cell = dataclasses.replace(cell, task=config.task or cell.task, **changes)
     store = Store(sweep.store_path)
-    runner = Runner(store, sweep.performance, Tracking("off", store.root, sweep.name), sweep.name)
-    audit = audit_end_to_end(runner, cell, canaries=config.canaries)
-    plot = Path(config.out) / f"{config.method}-end-to-end.png"
-    title = f"claimed ε = {audit.claimed_epsilon:.2f}, audited end to end ε ≥ {audit.epsilon:.2f}"
-    plot_scores(f"{config.method}: {title} at δ = {audit.delta:g}", audit.scores, plot)
-    print(f"{config.method}: {audit}\nplot: {plot}")
-    return 0
+    return Runner(store, sweep.performance, Tracking("off", store.root, sweep.name), sweep.name), cell
 
 
 def _ls(config: Namespace) -> int:

@@ -343,8 +343,8 @@ def _locate_inception(folder: Path) -> Path:
 
 
 def _load_inception(path: Path, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
-    network = cleanfid.inception_torchscript.InceptionV3W(str(path.parent), download=False)
-    return network.to(device).eval()  # type: ignore[no-any-return]
+    network: torch.nn.Module = cleanfid.inception_torchscript.InceptionV3W(str(path.parent), download=False)
+    return network.to(device).eval()
 
 
 def _locate_clip(folder: Path) -> Path:
@@ -362,7 +362,8 @@ def _locate_clip(folder: Path) -> Path:
 def _load_clip(path: Path, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
     from cleanfid.clip_features import CLIP_fx
 
-    return CLIP_fx(str(path), device=device)  # type: ignore[no-any-return]
+    network: Callable[[torch.Tensor], torch.Tensor] = CLIP_fx(str(path), device=device)
+    return network
 
 
 def _resize_clip(image: NDArray[np.uint8]) -> NDArray[Any]:

@@ -7,6 +7,7 @@ different family names are the source's business, and clusters may differ in a f
 linear algebra rounds differently.
 """
 
+import dataclasses
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -181,14 +182,10 @@ def _compact(name: str, images: NDArray[np.uint8], tasks: Sequence[Task], licenc
         name=name,
         records=images[used],
         tasks=tuple(
-            Task(
-                id=task.id,
-                family=task.family,
-                split=task.split,
+            dataclasses.replace(
+                task,
                 indices=np.searchsorted(used, task.indices),
                 reference=np.searchsorted(used, task.reference),
-                distance=task.distance,
-                kind=task.kind,
             )
             for task in tasks
         ),

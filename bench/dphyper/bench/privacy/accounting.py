@@ -141,11 +141,8 @@ def epsilon_of(
     2.155
     """
     composed = events if isinstance(events, dp_accounting.DpEvent) else dp_accounting.ComposedDpEvent(list(events))
-    selections: Counter[Selection] = Counter()
-    steps = _steps(composed, selections)
-    if steps is None:
-        return math.inf
-    return _agreed_epsilon(steps, delta, Relation(relation), tuple(sorted(selections.items())))
+    normal = _normal_form(composed)
+    return math.inf if normal is None else _agreed_epsilon(*normal, delta, Relation(relation))
 
 
 def calibrate(budget: Budget, *mechanisms: M) -> tuple[M, ...]:
@@ -180,11 +177,8 @@ def _calibrate(budget: Budget, mechanisms: tuple[Mechanism, ...]) -> tuple[Mecha
         return tuple(m.with_noise(sigma) for m in mechanisms)
 
     def spent(sigma: float) -> float:
-        selections: Counter[Selection] = Counter()
-        steps = _steps(dp_accounting.ComposedDpEvent([m.event() for m in at(sigma)]), selections)
-        if steps is None:
-            return math.inf
-        return _reference_epsilon(steps, budget.delta, budget.relation, tuple(sorted(selections.items())))
+        normal = _normal_form(dp_accounting.ComposedDpEvent([m.event() for m in at(sigma)]))
+        return math.inf if normal is None else _reference_epsilon(*normal, budget.delta, budget.relation)
 
     if math.isinf(budget.epsilon):
         return at(0.0)
@@ -222,9 +216,10 @@ def _distance(relation: Relation) -> int:
     return 2 if relation is Relation.REPLACE_ONE else 1
 
 
-def _steps(event: dp_accounting.DpEvent, selections: Counter[Selection] | None = None) -> Steps | None:
-    """Normal form of an event; None if it is not private. Selections are added to those given, else refused."""
+def _normal_form(event: dp_accounting.DpEvent) -> tuple[Steps, Selections] | None:
+    """The sums of an event and its selections; None if it is not private."""
     counts: Counter[tuple[float, float]] = Counter()
+    selections: Counter[Selection] = Counter()
     stack = [(event, 1)]
     while stack:
         part, times = stack.pop()
@@ -241,16 +236,20 @@ def _steps(event: dp_accounting.DpEvent, selections: Counter[Selection] | None =
                 counts[1.0, part.noise_multiplier] += times
             case dp_accounting.PoissonSampledDpEvent(event=dp_accounting.GaussianDpEvent()):
                 counts[part.sampling_probability, part.event.noise_multiplier] += times
-            case dp_accounting.dp_event.RepeatAndSelectDpEvent() if selections is not None:
-                trial = _steps(part.event)
+            case dp_accounting.dp_event.RepeatAndSelectDpEvent():
+                trial = _normal_form(part.event)
                 if trial is None:
                     return None
-                selections[Selection(trial, part.mean, part.shape)] += times
+                sums, inner = trial
+                if inner:
+                    raise PrivacyError("no accountant here for a selection inside a selection")
+                selections[Selection(sums, part.mean, part.shape)] += times
             case _:
                 raise PrivacyError(f"no accountant here for the event {part}: expected (Poisson-sampled) Gaussians")
     if any(sigma <= 0 for _, sigma in counts):
         return None
-    return tuple(sorted((q, sigma, count) for (q, sigma), count in counts.items()))
+    steps = tuple(sorted((q, sigma, count) for (q, sigma), count in counts.items()))
+    return steps, tuple(sorted(selections.items()))
 
 
 def _gaussian_mu(steps: Steps, relation: Relation) -> float:
@@ -259,23 +258,24 @@ def _gaussian_mu(steps: Steps, relation: Relation) -> float:
 
 
 @lru_cache(maxsize=65536)
-def _reference_epsilon(steps: Steps, delta: float, relation: Relation, selections: Selections) -> float:
+def _reference_epsilon(steps: Steps, selections: Selections, delta: float, relation: Relation) -> float:
     if selections:
-        return _rdp_epsilon(steps, delta, relation, selections)
+        return _rdp_epsilon(steps, selections, delta, relation)
     if all(q == 1 for q, _, _ in steps):
         return gaussian_epsilon(_gaussian_mu(steps, relation), delta)
     return _pld_epsilon(steps, delta, relation)
 
 
 @lru_cache(maxsize=65536)
-def _agreed_epsilon(steps: Steps, delta: float, relation: Relation, selections: Selections) -> float:
-    first = _reference_epsilon(steps, delta, relation, selections)
-    second_opinion = _pld_epsilon if all(q == 1 for q, _, _ in steps) else _prv_epsilon
+def _agreed_epsilon(steps: Steps, selections: Selections, delta: float, relation: Relation) -> float:
+    first = _reference_epsilon(steps, selections, delta, relation)
     try:
         if selections:
-            second = _papernot_steinke_epsilon(steps, delta, relation, selections)
+            second = _papernot_steinke_epsilon(steps, selections, delta, relation)
+        elif all(q == 1 for q, _, _ in steps):
+            second = _pld_epsilon(steps, delta, relation)
         else:
-            second = second_opinion(steps, delta, relation)
+            second = _prv_epsilon(steps, delta, relation)
     except (RuntimeError, ValueError, ArithmeticError) as error:
         raise PrivacyError(f"the second accountant gives no ε (the first: {first:.4g}): {error}") from error
     if not abs(first - second) <= max(RELATIVE_TOLERANCE * max(first, second), ABSOLUTE_TOLERANCE):
@@ -366,7 +366,7 @@ class ReplaceOneLoss:
         return float(logsumexp(density + order * (upper - lower)) + math.log(x[1] - x[0]))
 
 
-def _rdp_epsilon(steps: Steps, delta: float, relation: Relation, selections: Selections) -> float:
+def _rdp_epsilon(steps: Steps, selections: Selections, delta: float, relation: Relation) -> float:
     """Upper bound on ε by `dp_accounting` in Rényi divergences, on a finite grid of orders."""
     sampled = _has_sampling(steps, selections)
     if sampled and relation is Relation.REPLACE_ONE:
@@ -394,7 +394,7 @@ def _rdp_epsilon(steps: Steps, delta: float, relation: Relation, selections: Sel
     return float(accountant.get_epsilon(delta))
 
 
-def _papernot_steinke_epsilon(steps: Steps, delta: float, relation: Relation, selections: Selections) -> float:
+def _papernot_steinke_epsilon(steps: Steps, selections: Selections, delta: float, relation: Relation) -> float:
     """The same by our own Rényi curves and theorems, on another and denser grid of orders."""
     if _has_sampling(steps, selections):
         integers = np.unique(np.round(np.geomspace(33, _MAX_SAMPLED_ORDER, 120)))

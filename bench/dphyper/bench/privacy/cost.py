@@ -31,19 +31,23 @@ def main(store: Path = Path("runs/demo"), repetitions: int = 200) -> None:
         store: A store with finished cells.
         repetitions: Of what is cached; the minimum of five such rounds is printed.
     """
-    budget = Budget(epsilon=1.0, delta=1e-5, relation=Relation.ADD_OR_REMOVE_ONE)
     for name, mechanism in MECHANISMS.items():
-        first = timeit.timeit(lambda: calibrate(budget, mechanism), number=1)  # noqa: B023
-        (calibrated,) = calibrate(budget, mechanism)
-        cached = min(timeit.repeat(lambda: calibrate(budget, mechanism), number=repetitions))  # noqa: B023
-        charge = min(timeit.repeat(lambda: Ledger(budget).charge(calibrated, "cost"), number=repetitions))  # noqa: B023
-        print(
-            f"{name}: calibrate {1e3 * first:.0f} ms the first time, {1e3 * cached / repetitions:.3f} ms cached; "
-            f"charge {1e3 * charge / repetitions:.3f} ms"
-        )
+        print(f"{name}: {_cost(mechanism, repetitions)}")
     cells = int((Store(store).rows()["status"] == "done").sum())
     first, again = timeit.repeat(lambda: check_store(Store(store)), number=1, repeat=2)
     print(f"check {store}: {1e3 * first / cells:.2f} ms a cell, {1e3 * again / cells:.2f} ms cached ({cells} cells)")
+
+
+def _cost(mechanism: GaussianMechanism, repetitions: int) -> str:
+    budget = Budget(epsilon=1.0, delta=1e-5, relation=Relation.ADD_OR_REMOVE_ONE)
+    first = timeit.timeit(lambda: calibrate(budget, mechanism), number=1)
+    (calibrated,) = calibrate(budget, mechanism)
+    cached = min(timeit.repeat(lambda: calibrate(budget, mechanism), number=repetitions))
+    charge = min(timeit.repeat(lambda: Ledger(budget).charge(calibrated, "cost"), number=repetitions))
+    return (
+        f"calibrate {1e3 * first:.0f} ms the first time, {1e3 * cached / repetitions:.3f} ms cached; "
+        f"charge {1e3 * charge / repetitions:.3f} ms"
+    )
 
 
 if __name__ == "__main__":

@@ -250,9 +250,9 @@ class TrialLedger(Ledger):
         self._trial = trial
 
     def _permit(self, mechanism: Mechanism, role: str) -> None:
-        left = list(self._trial)
+        left: list[Mechanism] = list(self._trial)
         for charge in self.charges:
-            left.remove(charge.mechanism)  # type: ignore[arg-type]
+            left.remove(charge.mechanism)
         if mechanism not in left:
             raise PrivacyError(
                 f"role '{role}': one trial was charged for {', '.join(map(str, self._trial))}, each once; it may not "
