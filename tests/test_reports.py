@@ -411,6 +411,19 @@ def test_a_store_of_failures_only_still_has_a_page(tmp_path: Path) -> None:
     assert "No cell has finished yet" in text
 
 
+def test_a_search_on_tuning_tasks_alone_has_a_page(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    for epsilon in (1.0, 4.0):
+        for rate in (2.0, 6.0):
+            cell = Cell(task="chair", method="dp_sgd", epsilon=epsilon, options={"learning_rate": rate})
+            add(store, cell, "tuning", 60.0 - rate)
+    page = write_report(store, tmp_path / "report").read_text()
+    assert "learning_rate=2.0" in page
+    assert "learning_rate=6.0" in page
+    said = [line for paragraph in verdict(only(store), differences(only(store))) for line in paragraph.lines]
+    assert not any(line.tone == "good" for line in said), "nothing can be praised where no private task was run"
+
+
 def test_user_errors(tmp_path: Path, store: Store) -> None:
     with pytest.raises(UserError, match="has no row"):
         write_report(Store(tmp_path / "empty"), tmp_path / "out")

@@ -217,6 +217,8 @@ def aggregate(values: pd.DataFrame) -> pd.DataFrame:
     groups = values.groupby(["metric", *POINT])["value"]
     rows = [(*key, *interval(group)) for key, group in groups]
     frame = pd.DataFrame(rows, columns=["metric", *POINT, "mean", "half", "seeds"])
+    # A frame without rows would have no types, and ε would be no number.
+    frame = frame.astype({**values.dtypes[["metric", *POINT]], "mean": float, "half": float, "seeds": int})
     frame["low"], frame["high"] = frame["mean"] - frame["half"], frame["mean"] + frame["half"]
     return frame
 

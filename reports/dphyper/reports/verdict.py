@@ -226,6 +226,8 @@ def _limits(section: Section) -> list[Line]:
     below = points[(points["method"] != REAL) & (points["mean"] < real)]
     rows = section.rows[section.rows["private"] & np.isfinite(section.rows["epsilon"])]
     over = rows.loc[rows["epsilon_spent"] > rows["epsilon"] * (1 + 1e-6), "cell"]
+    if points.empty:
+        return [Line("missing", "Real versus real and the budgets: no private task.")]
     return [
         Line("bad", f"Below real versus real, too good to be true: {', '.join(below['series'].unique())}.")
         if len(below)
