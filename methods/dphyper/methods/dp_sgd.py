@@ -6,7 +6,7 @@ iterates of the last part are averaged, which is free post-processing. Sampling,
 in `PrivateData.gradient_steps`. Each record draws its own times and noises, from a generator that nobody else knows:
 one that records share, or that a published seed gives away, would let a record show in what others contribute. Abadi
 et al. 2016, algorithm 1; noise multiplicity after Dockhorn et al. 2023. It does not choose its own hyper-parameters:
-the defaults come from tuning tasks (``sweeps/tune_dp_sgd.yaml``).
+the defaults come from tuning tasks (``sweeps/tune_dp_sgd.yaml``, ``docs/results/tune_dp_sgd``).
 """
 
 import math
@@ -65,7 +65,7 @@ class DPSGDOptions(DescentOptions):
             moves the parameters about equally far at every ε; decays linearly to a tenth.
     """
 
-    learning_rate: float = 6.0
+    learning_rate: float = 26.0
 
 
 class DPSGD(Method):

@@ -36,7 +36,7 @@ class DPSGDTunedOptions(DescentOptions):
         score_draws: Draws of time and noise over which a record's losses are averaged for the score.
     """
 
-    learning_rates: str = "2, 6, 18"
+    learning_rates: str = "6, 18, 54"
     mean_trials: float = 10.0
     shape: float = 1.0
     score_share: float = 0.2
@@ -70,7 +70,7 @@ class DPSGDTunedOptions(DescentOptions):
         if not rates or not all(0 < rate < math.inf for rate in rates):
             raise UserError(
                 f"options.dp_sgd_tuned.learning_rates = {self.learning_rates!r}: expected numbers above 0 with commas "
-                "between them, such as '2, 6, 18'"
+                "between them, such as '6, 18, 54'"
             )
         return rates
 
