@@ -22,6 +22,7 @@ from dphyper.bench.privacy.budget import Budget, Relation
 from dphyper.bench.privacy.ledger import Ledger
 from dphyper.bench.privacy.noise import NoiseSource
 from dphyper.bench.privacy.private_data import PrivateData
+from dphyper.bench.public import PublicRecords
 from dphyper.bench.target import LoRADiffusion, new_scheduler, new_unet
 
 # Methods outside the registry of this repository are checked too, with their own defaults.
@@ -43,11 +44,17 @@ def target(channels: int = 1) -> LoRADiffusion:
 
 def method(name: str, channels: int = 1) -> Method:
     """An instance whose networks are random rather than zero, so that private records can show in the output."""
-    kind = METHODS[name]
+    kind, model = METHODS[name], target(channels)  # the target seeds too, when it is first built
     torch.manual_seed(1)
-    made: Method = kind(target(channels), kind.options_type.parse(name, QUICK.get(name, {})), embedding_dim=4)
+    made: Method = kind(model, kind.options_type.parse(name, QUICK.get(name, {})), embedding_dim=4)
     for parameter in made.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
+    if made.reads_public:
+        made.public = PublicRecords(
+            records=images(96, channels, seed=7),
+            tasks=tuple(np.arange(96).reshape(6, 16)),
+            shares=np.full(6, 1 / 6),
+        )
     return made.eval()
 
 

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 
-from dphyper.bench.public import Episode, PublicTasks
+from dphyper.bench.public import Episode, PublicRecords, PublicTasks
 from dphyper.bench.tasks import Collection, Task
 
 FAMILIES, CLUSTERS, SIZE = 4, 12, 40
@@ -65,3 +66,16 @@ def test_mixtures_are_unions_of_two_to_eight_tasks(collection: Collection) -> No
     assert all(len(tasks) == 1 for tasks in sources(deal(collection, mixture=0.0)))
     share = np.mean([len(tasks) > 1 for tasks in sources(deal(collection, mixture=0.5))])
     assert 0.35 < share < 0.55  # now and then a task meets itself
+
+
+def test_records_for_adaptation_come_from_public_tasks_alone(collection: Collection) -> None:
+    public = PublicRecords.of(collection, torch.device("cpu"))
+    assert len(public.records) == (FAMILIES + CLUSTERS) * SIZE
+    drawn = public.draw(200, 4, torch.Generator().manual_seed(0))
+    assert drawn.shape == (200, 4, 1, 2, 2)
+    pixels = ((drawn + 1) * 127.5).round().long().flatten(2)
+    tasks = (pixels[..., 0] * 256 + pixels[..., 1]) // SIZE
+    assert (tasks == tasks[:, :1]).all()
+    families = float((tasks[:, 0] < FAMILIES).float().mean())
+    assert families == pytest.approx(FAMILIES / (FAMILIES + CLUSTERS / 8), abs=0.1)
+    assert public.draw(1, 2 * SIZE, torch.Generator()).shape[1] == 2 * SIZE  # more than the task has

@@ -73,6 +73,14 @@ class LinearRegression:
         """
         raise NotImplementedError("a linear regression generates no records: evaluate its parameters instead")
 
+    def vary(self, theta: Tensor, x: Tensor, strength: float, rng: torch.Generator) -> NoReturn:
+        """A regression generates no record.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        raise NotImplementedError("a linear regression generates no records: it has none to vary")
+
     def features(self, x: Tensor) -> Tensor:
         """(b, P) label times features in the coordinates of θ: each record's own estimate of θ, of mean θ."""
         u_bP, y_b = self._seen(x)

@@ -18,7 +18,7 @@ from torch import Tensor
 from dphyper.bench.errors import UserError, unknown_name
 from dphyper.bench.privacy.budget import Budget
 from dphyper.bench.privacy.private_data import PrivateData
-from dphyper.bench.public import PublicTasks
+from dphyper.bench.public import PublicRecords, PublicTasks
 from dphyper.bench.target import Target
 from dphyper.bench.tasks import Collection
 
@@ -63,6 +63,7 @@ class Method(lightning.LightningModule, ABC):
         private: False where the output carries no privacy guarantee whatever the budget.
         selection: How the default hyper-parameters were chosen.
         public_phase: Methods of the same name share one public phase; empty for none.
+        reads_public: Whether `adapt` reads records of public tasks, which the harness then puts into `public`.
         options_type: The class of `options`.
 
     Args:
@@ -76,7 +77,10 @@ class Method(lightning.LightningModule, ABC):
     private: ClassVar[bool] = True
     selection: ClassVar[Selection] = "fixed"
     public_phase: ClassVar[str] = ""
+    reads_public: ClassVar[bool] = False
     options_type: ClassVar[type[Options]] = Options
+
+    public: PublicRecords
 
     def __init__(self, target: Target, options: Options, *, embedding_dim: int) -> None:
         super().__init__()

@@ -44,6 +44,40 @@ class Episode:
         return Episode(**move)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PublicRecords:
+    """Records of the public tasks, for methods that look at public data while they adapt.
+
+    Attributes:
+        records: (N, ...) as the target takes them.
+        tasks: Rows of each task.
+        shares: Probability of each task to be drawn.
+    """
+
+    records: Tensor
+    tasks: tuple[Rows, ...]
+    shares: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, collection: Collection, device: torch.device, cluster_weight: float = 0.125) -> "PublicRecords":
+        """The images of the public tasks; a cluster weighs ``cluster_weight`` of a family."""
+        public = collection.select("public")
+        kept = np.unique(np.concatenate([task.indices for task in public]))
+        weights = np.asarray([cluster_weight if task.kind == "cluster" else 1.0 for task in public])
+        return cls(
+            records=to_unit(np.asarray(collection.records[kept], np.uint8)).to(device),
+            tasks=tuple(np.searchsorted(kept, task.indices) for task in public),
+            shares=weights / weights.sum(),
+        )
+
+    def draw(self, tasks: int, each: int, rng: torch.Generator) -> Tensor:
+        """``each`` records of each of ``tasks`` public tasks, (T, Q, ...); a small task repeats some of its records."""
+        numpy_rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=rng)))
+        chosen = numpy_rng.choice(len(self.tasks), tasks, p=self.shares)
+        rows = np.stack([np.resize(numpy_rng.permutation(self.tasks[task]), each) for task in chosen])
+        return self.records[torch.from_numpy(rows).to(self.records.device)]
+
+
 class PublicTasks(lightning.LightningDataModule):
     """Episodes of the public tasks for training and of the tuning tasks for validation.
 

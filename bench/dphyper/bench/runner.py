@@ -43,7 +43,7 @@ from dphyper.bench.privacy.ledger import Ledger
 from dphyper.bench.privacy.noise import NoiseSource
 from dphyper.bench.privacy.private_data import PrivateData
 from dphyper.bench.privacy.statement import privacy_statement
-from dphyper.bench.public import PublicTasks
+from dphyper.bench.public import PublicRecords, PublicTasks
 from dphyper.bench.specs import BaseSpec, Cell, DataSpec, Performance, Protocol, content_hash
 from dphyper.bench.store import SCHEMA, Row, Store, write_json
 from dphyper.bench.target import LoRADiffusion, to_unit
@@ -113,7 +113,7 @@ class Runner:
         if spec.pretrained:
             files = sorted(Path(spec.pretrained).rglob("*"))
             return content_hash([(str(f.name), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()])
-        training = dataclasses.replace(spec, rank=1, sampling_steps=1)
+        training = dataclasses.replace(spec, rank=1, convolutions=False, sampling_steps=1)
         sources = [inspect.getsource(module) for module in (target, pretraining)]
         return content_hash([self.collection(cell.data).public_fingerprint, dataclasses.asdict(training), sources])
 
@@ -151,6 +151,7 @@ class Runner:
             rank=cell.base.rank,
             sampling_steps=cell.base.sampling_steps,
             seed=cell.base.seed,
+            convolutions=cell.base.convolutions,
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(cell.base.seed)
@@ -162,14 +163,17 @@ class Runner:
         folder = self._base(cell.data, cell.base)
         shape = {"image_size": cell.data.image_size, "channels": cell.data.channels}
         method = self.untrained_method(cell, *pretraining.load_base(folder, **shape))
-        if not method.public_phase:
-            return method, 0.0
         collection = self.collection(cell.data)
+        if method.reads_public:
+            method.public = PublicRecords.of(collection, self.device)
+        if not method.public_phase:
+            return method.eval(), 0.0
         key = content_hash(
             [
                 method.public_phase,
                 self._base_key(cell),
                 cell.base.rank,
+                cell.base.convolutions,
                 cell.base.seed,
                 collection.public_fingerprint,
                 cell.embedding_dim,

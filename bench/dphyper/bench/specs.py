@@ -100,6 +100,7 @@ class BaseSpec:
         batch_size: Images in each of these steps.
         learning_rate: Peak of the AdamW schedule.
         rank: Rank r of the LoRA. A is frozen and random, B is what every method produces.
+        convolutions: Whether the convolutions have a LoRA too, beside attention and time embedding.
         sampling_steps: Steps of the sampler that draws images.
         seed: Seed of the pre-training and of the frozen A.
     """
@@ -111,6 +112,7 @@ class BaseSpec:
     batch_size: int = 64
     learning_rate: float = 2e-3
     rank: int = 4
+    convolutions: bool = False
     sampling_steps: int = 20
     seed: int = 0
 

@@ -24,8 +24,12 @@ from opacus import GradSampleModule
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
-LORA_MODULES = ["to_q", "to_k", "to_v", "to_out.0", "linear_1", "linear_2", "time_emb_proj"]
-"""Attention projections, their output projection and the time embedding (with its projection into each block)."""
+LORA_MODULES = {
+    "attention": ["to_q", "to_k", "to_v", "to_out.0", "linear_1", "linear_2", "time_emb_proj"],
+    "convolutions": ["conv1", "conv2", "conv_shortcut"],
+}
+"""Attention projections, their output projection and the time embedding (with its projection into each block); and the
+convolutions of the ResNet blocks."""
 
 
 class Target(Protocol):
@@ -61,6 +65,10 @@ class Target(Protocol):
         """``num`` generated records."""
         ...
 
+    def vary(self, theta: Tensor, x: Tensor, strength: float, rng: torch.Generator) -> Tensor:
+        """Records like each of ``x``, the less so the greater ``strength`` (0 to 1), under the model at θ."""
+        ...
+
     def features(self, x: Tensor) -> Tensor:
         """(b, F) features of each record by itself, from its values and the public model."""
         ...
@@ -89,26 +97,39 @@ class LoRADiffusion:
         rank: LoRA rank r.
         sampling_steps: Steps of DPM-Solver++ when images are drawn.
         seed: Seed of the frozen A (orthonormal rows).
+        convolutions: Whether the convolutions of the ResNet blocks have a LoRA too.
     """
 
     def __init__(
-        self, unet: UNet2DModel, scheduler: DDPMScheduler, *, rank: int, sampling_steps: int, seed: int
+        self,
+        unet: UNet2DModel,
+        scheduler: DDPMScheduler,
+        *,
+        rank: int,
+        sampling_steps: int,
+        seed: int,
+        convolutions: bool = False,
     ) -> None:
         unet.requires_grad_(False)
-        config = LoraConfig(r=rank, lora_alpha=rank, target_modules=LORA_MODULES)
+        wanted = LORA_MODULES["attention"] + (LORA_MODULES["convolutions"] if convolutions else [])
+        config = LoraConfig(r=rank, lora_alpha=rank, target_modules=wanted)
         self.unet = inject_adapter_in_model(config, unet).eval()
         self.scheduler = scheduler
         self.sampling_steps = sampling_steps
         self.image_shape = (unet.config["in_channels"], *_pair(unet.config["sample_size"]))
         rng = torch.Generator().manual_seed(seed)
-        self._factors: list[nn.Linear] = []
+        self._factors: list[nn.Linear | nn.Conv2d] = []
         self._slices: list[slice] = []
         self._theta: Tensor | None = None
         start = 0
         for name, module in self.unet.named_modules():
             if name.endswith("lora_A.default"):
-                weight = torch.linalg.qr(torch.randn(module.in_features, rank, generator=rng)).Q.T
-                module.weight = nn.Parameter(weight.to(module.weight), requires_grad=False)
+                fan_in = module.weight[0].numel()
+                weight = torch.linalg.qr(torch.randn(fan_in, rank, generator=rng)).Q.T
+                module.weight = nn.Parameter(weight.to(module.weight).view_as(module.weight), requires_grad=False)
+                # Opacus unfolds what enters B by strides that it takes to be contiguous; convolutions on small images
+                # return channels last, and its gradients would be wrong without a word.
+                module.register_forward_hook(lambda m, args, out: out.contiguous())
             elif name.endswith("lora_B.default"):
                 index = len(self._factors)
                 module.weight.requires_grad_(True)
@@ -133,13 +154,16 @@ class LoRADiffusion:
     @property
     def layer_shapes(self) -> list[tuple[int, int]]:
         """(out_features, rank) of each B, in the order in which they lie in θ."""
-        return [(factor.out_features, factor.in_features) for factor in self._factors]
+        return [(factor.weight.shape[0], factor.weight.shape[1]) for factor in self._factors]
 
     def _generated(self, index: int, a_B_R: Tensor, out: Tensor) -> Tensor:
         """Output of one B when θ is bound, which may differ between the examples of a batch."""
         if self._theta is None:
             return out
-        weight = self._theta[..., self._slices[index]].unflatten(-1, self._factors[index].weight.shape)
+        weight = self._theta[..., self._slices[index]].unflatten(-1, self.layer_shapes[index])
+        if isinstance(self._factors[index], nn.Conv2d):  # B of a convolution is 1×1: channels times weight
+            flat: Tensor = weight @ a_B_R.flatten(2)
+            return flat.view(*flat.shape[:2], *a_B_R.shape[2:])
         if weight.dim() == 2:
             delta: Tensor = a_B_R @ weight.T
         else:
@@ -193,21 +217,28 @@ class LoRADiffusion:
             for factor, part in zip(self._factors, self._slices, strict=True):
                 factor.weight.copy_(theta[part].view_as(factor.weight))
         # Image-major order, so that the K draws of an image lie together.
-        noisy, t_B, wanted = corrupt(self.scheduler, x.repeat_interleave(multiplicity, 0), rng, stratified=False)
+        drawn = corrupt(self.scheduler, x.repeat_interleave(multiplicity, 0), rng, stratified=False)
         self._grad_sample.train()
         self._grad_sample.enable_hooks()
+        # As many at once as there are images: K draws take K times as long, and no more memory than one.
+        parts = zip(*(whole.split(len(x)) for whole in drawn), strict=True)
+        rows = torch.cat([self._hooked_gradients(*part) for part in parts])
+        self._grad_sample.disable_hooks()
+        self._grad_sample.eval()
+        for factor in self._factors:
+            nn.init.zeros_(factor.weight)
+        return rows.view(len(x), multiplicity, -1).mean(1)
+
+    def _hooked_gradients(self, noisy: Tensor, t_B: Tensor, wanted: Tensor) -> Tensor:
+        """(b, P) gradients at the weights that the factors hold, by opacus' hooks."""
         predicted = self._grad_sample(noisy, t_B, return_dict=False)[0]
         with warnings.catch_warnings():
             # torch notes that the frozen layers before the first B have no gradient, which is the point of them.
             warnings.filterwarnings("ignore", "Full backward hook is firing")
             (predicted - wanted).square().flatten(1).mean(1).sum().backward()
         rows = torch.cat([cast(Any, factor.weight).grad_sample.flatten(1) for factor in self._factors], 1)
-        self._grad_sample.disable_hooks()
-        self._grad_sample.eval()
         self._grad_sample.zero_grad(set_to_none=True)
-        for factor in self._factors:
-            nn.init.zeros_(factor.weight)
-        return rows.view(len(x), multiplicity, -1).mean(1)
+        return rows
 
     @torch.no_grad()
     def sample(self, theta: Tensor, num: int, rng: torch.Generator, batch_size: int = 100) -> NDArray[np.uint8]:
@@ -225,22 +256,53 @@ class LoRADiffusion:
             (num, H, W, C) uint8.
         """
 
-        def noise(size: int) -> Tensor:
-            return torch.randn((size, *self.image_shape), generator=rng, device=rng.device).to(self.device)
-
         images = []
         for begin in range(0, num, batch_size):
-            x = noise(size := min(batch_size, num - begin))
-            solver = DPMSolverMultistepScheduler.from_config(
-                self.scheduler.config, algorithm_type="sde-dpmsolver++", final_sigmas_type="zero"
-            )
-            solver.set_timesteps(self.sampling_steps)
-            for t in solver.timesteps:
-                with self._bound(theta):
-                    predicted = self.unet(x, t, return_dict=False)[0]
-                x = solver.step(predicted, t, x, variance_noise=noise(size), return_dict=False)[0]
-            images.append(to_uint8(x))
+            x = self._noise(min(batch_size, num - begin), rng)
+            images.append(to_uint8(self._denoise(theta, x, rng, begin_at=0)))
         return np.concatenate(images)
+
+    @torch.no_grad()
+    def vary(self, theta: Tensor, x: Tensor, strength: float, rng: torch.Generator, batch_size: int = 100) -> Tensor:
+        """Images like the given ones: noise them part of the way and denoise them again (Meng et al. 2022, SDEdit).
+
+        Args:
+            theta: (P,).
+            x: (b, C, H, W) in [-1, 1].
+            strength: Share of the sampler's steps that are walked back, above 0 and at most 1.
+            rng: Source of the noise.
+            batch_size: As in `sample`.
+
+        Returns:
+            (b, C, H, W) in [-1, 1].
+        """
+        begin_at = self.sampling_steps - max(round(strength * self.sampling_steps), 1)
+        t = self._solver().timesteps[begin_at]
+        parts = []
+        for part in x.split(batch_size):
+            noisy = self.scheduler.add_noise(part, self._noise(len(part), rng), t.expand(len(part)))
+            parts.append(self._denoise(theta, noisy, rng, begin_at=begin_at).clamp(-1, 1))
+        return torch.cat(parts)
+
+    def _noise(self, size: int, rng: torch.Generator) -> Tensor:
+        return torch.randn((size, *self.image_shape), generator=rng, device=rng.device).to(self.device)
+
+    def _solver(self) -> DPMSolverMultistepScheduler:
+        solver = DPMSolverMultistepScheduler.from_config(
+            self.scheduler.config, algorithm_type="sde-dpmsolver++", final_sigmas_type="zero"
+        )
+        solver.set_timesteps(self.sampling_steps)
+        return solver
+
+    def _denoise(self, theta: Tensor, x: Tensor, rng: torch.Generator, *, begin_at: int) -> Tensor:
+        """Walk the sampler's steps from the given one to the end."""
+        solver = self._solver()
+        solver.set_begin_index(begin_at)
+        for t in solver.timesteps[begin_at:]:
+            with self._bound(theta):
+                predicted = self.unet(x, t, return_dict=False)[0]
+            x = solver.step(predicted, t, x, variance_noise=self._noise(len(x), rng), return_dict=False)[0]
+        return x
 
     @torch.no_grad()
     def features(self, x: Tensor, batch_size: int = 512) -> Tensor:

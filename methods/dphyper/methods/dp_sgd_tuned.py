@@ -20,7 +20,7 @@ from dphyper.bench.privacy.accounting import calibrate
 from dphyper.bench.privacy.budget import Budget
 from dphyper.bench.privacy.mechanisms import BestOfTrials, NoisyHistogram, PoissonGradientSteps
 from dphyper.bench.privacy.private_data import PrivateData
-from dphyper.methods.dp_sgd import DescentOptions, descend
+from dphyper.methods.descent import DescentOptions, Guide, descend
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +113,8 @@ class DPSGDTuned(Method):
 
         def trial(private: PrivateData, rng: torch.Generator) -> tuple[Tensor, float]:
             rate = float(rates[torch.randint(len(rates), (1,), generator=rng)])
-            theta = descend(self.target, private, training, options, learning_rate=rate, rng=rng)
+            guide = Guide(self.target, options, rng)
+            theta = descend(self.target, private, training, options, guide, learning_rate=rate)
             votes = private.release_histogram(lambda x: self._vote(theta, x, rng), scoring, role="score")
             return theta, float(votes)
 

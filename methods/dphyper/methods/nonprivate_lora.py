@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 from dphyper.bench.privacy.budget import Budget
 from dphyper.bench.privacy.mechanisms import PoissonGradientSteps
-from dphyper.methods.dp_sgd import DPSGD, DPSGDOptions
+from dphyper.methods.descent import RateOptions
+from dphyper.methods.dp_sgd import DPSGD
 
 
 @dataclass(frozen=True, kw_only=True)
-class NonprivateOptions(DPSGDOptions):
-    """As `DPSGDOptions`, with defaults for training without noise."""
+class NonprivateOptions(RateOptions):
+    """As `RateOptions`, with defaults for training without noise."""
 
     steps: int = 150
     sampling_prob: float = 0.5

@@ -1,0 +1,197 @@
+"""The one private descent that DP-SGD and all optimisers guided by public gradients share.
+
+Sampling, clipping, noise and the denominator live in `PrivateData.gradient_steps`; per-example gradients in the
+target; optimiser, step sizes and averaging of iterates here. A `Guide` says what one optimiser does with the public
+gradient: what each record contributes (before clipping), and what step is taken along the noisy mean. It sees public
+records and released sums only; whatever it does with these is post-processing. The base class looks at no public
+record and is DP-SGD itself.
+
+Shapes: b private records of a chunk, m public gradients, P parameters of the target, D coordinates that are released.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from dphyper.bench.errors import UserError
+from dphyper.bench.method import Method, Options, Role, Selection
+from dphyper.bench.privacy.accounting import calibrate
+from dphyper.bench.privacy.budget import Budget
+from dphyper.bench.privacy.mechanisms import PoissonGradientSteps
+from dphyper.bench.privacy.private_data import PrivateData
+from dphyper.bench.public import PublicRecords
+from dphyper.bench.target import Target
+
+
+@dataclass(frozen=True, kw_only=True)
+class DescentOptions(Options):
+    """Hyper-parameters of the private descent, all but its learning rate.
+
+    Attributes:
+        steps: T, optimiser steps.
+        sampling_prob: q, the chance of each record to enter a step.
+        l2_clip_norm: C, bound on a record's gradient.
+        multiplicity: K, draws of time and noise that are averaged for each record before clipping.
+        optimizer: ``sgd`` (momentum 0.9) or ``adam``.
+        average_last: Fraction of the steps whose iterates are averaged; 0 returns the last one.
+    """
+
+    steps: int = 30
+    sampling_prob: float = 1.0
+    l2_clip_norm: float = 0.03
+    multiplicity: int = 2
+    optimizer: str = "sgd"
+    average_last: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in ("adam", "sgd"):
+            raise UserError(f"options.optimizer = '{self.optimizer}': expected 'adam' or 'sgd'")
+        if not 0 < self.sampling_prob <= 1:
+            raise UserError(f"options.sampling_prob = {self.sampling_prob}: expected above 0 and at most 1")
+
+    def unscaled(self) -> PoissonGradientSteps:
+        """The gradient steps, without their noise multiplier."""
+        return PoissonGradientSteps(l2_clip_norm=self.l2_clip_norm, sampling_prob=self.sampling_prob, steps=self.steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RateOptions(DescentOptions):
+    """`DescentOptions` and a learning rate.
+
+    Attributes:
+        learning_rate: Of the first step, divided by the noise multiplier where that is above 1, so that the noise
+            moves the parameters about equally far at every ε; decays linearly to a tenth.
+    """
+
+    learning_rate: float = 26.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuidedOptions(RateOptions):
+    """How the public gradient is taken.
+
+    Attributes:
+        public_tasks: m, public tasks whose mean gradients guide a step.
+        public_images: Images over which each of these is averaged.
+    """
+
+    public_tasks: int = 16
+    public_images: int = 8
+
+
+class Guide:
+    """What an optimiser does in one run; this one takes the private gradient as it is: DP-SGD.
+
+    Args:
+        target: The model.
+        options: Of the method.
+        rng: Source of the loss's times and noises, and of the choice of public records.
+        public: Records of public tasks, for guides that look at them.
+    """
+
+    def __init__(self, target: Target, options: Any, rng: torch.Generator, public: PublicRecords | None = None) -> None:
+        self.target, self.options, self.rng = target, options, rng
+        self._public = public
+
+    def prepare(self, theta: Tensor, step: int) -> None:
+        """Look at public records before the private ones enter step ``step`` (from 0) at ``theta``, (P,)."""
+
+    def contribution(self, theta: Tensor, x: Tensor) -> Tensor:
+        """(b, D) what each record of ``x`` contributes by itself; it is clipped to the mechanism's norm afterwards."""
+        return self.target.per_example_gradients(theta, x, self.rng, self.options.multiplicity)
+
+    def gradient(self, noisy_D: Tensor) -> Tensor:
+        """(P,) the direction of descent from the noisy mean of the contributions."""
+        return noisy_D
+
+    def public_gradients(self, theta: Tensor) -> Tensor:
+        """(m, P) mean gradients of `public_tasks` public tasks over `public_images` images each.
+
+        Papers take gradients of single public examples; those of a diffusion loss are nearly all noise of time and
+        corruption, so that rows here are means over some images of one task.
+        """
+        assert self._public is not None, "this guide reads public records: set Method.reads_public"
+        x_TQ = self._public.draw(self.options.public_tasks, self.options.public_images, self.rng)
+        rows = self.target.per_example_gradients(theta, x_TQ.flatten(0, 1), self.rng, 1)
+        means: Tensor = rows.unflatten(0, x_TQ.shape[:2]).mean(1)
+        return means
+
+
+def descend(
+    target: Target,
+    private: PrivateData,
+    mechanism: PoissonGradientSteps,
+    options: DescentOptions,
+    guide: Guide,
+    *,
+    learning_rate: float,
+    theta: Tensor | None = None,
+    role: str = "LoRA gradient",
+) -> Tensor:
+    """Descend the noisy gradients.
+
+    Args:
+        target: The model.
+        private: Charged with ``mechanism``.
+        mechanism: Calibrated.
+        options: Optimiser and averaging.
+        guide: What becomes of the private gradient.
+        learning_rate: As in `RateOptions`.
+        theta: Where to begin, (P,); the public model if not given.
+        role: Name of the steps in the ledger.
+
+    Returns:
+        (P,) mean of the last iterates.
+    """
+    theta = (target.initial() if theta is None else theta).detach().clone().requires_grad_()
+    learning_rate = learning_rate / max(mechanism.noise_multiplier or 0.0, 1.0)
+    if options.optimizer == "adam":
+        optimizer: torch.optim.Optimizer = torch.optim.Adam([theta], lr=learning_rate)
+    else:
+        optimizer = torch.optim.SGD([theta], lr=learning_rate, momentum=0.9)
+    decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, total_iters=mechanism.steps)
+    iterates = [theta.detach().clone()]
+
+    guide.prepare(theta.detach(), 0)
+    steps = private.gradient_steps(lambda x: guide.contribution(theta.detach(), x), mechanism, role=role)
+    for step, noisy in enumerate(steps, start=1):
+        theta.grad = guide.gradient(noisy.to(theta)).to(theta)
+        optimizer.step()
+        decay.step()
+        iterates.append(theta.detach().clone())
+        if step < mechanism.steps:
+            guide.prepare(theta.detach(), step)
+    last = max(math.floor(options.average_last * mechanism.steps), 1)
+    return torch.stack(iterates[-last:]).mean(0)
+
+
+class GuidedDescent(Method):
+    """A private descent with a guide; a subclass names its guide and its options.
+
+    Class attributes:
+        guide_type: What is done with the public gradient.
+    """
+
+    role: ClassVar[Role] = "method"
+    selection: ClassVar[Selection] = "tuned_public"
+    uses = frozenset({"task", "n", "epsilon", "seed"})
+    reads_public = True
+    options_type: ClassVar[type[Options]] = GuidedOptions
+    guide_type: ClassVar[type[Guide]] = Guide
+    _options: RateOptions
+
+    def mechanism(self, budget: Budget) -> PoissonGradientSteps:
+        """The gradient steps, with the noise multiplier that spends the whole budget."""
+        (mechanism,) = calibrate(budget, self._options.unscaled())
+        return mechanism
+
+    def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Tensor:
+        """Descend the noisy gradients from the base model."""
+        options = self._options
+        guide = self.guide_type(self.target, options, rng, self.public if self.reads_public else None)
+        return descend(
+            self.target, private, self.mechanism(budget), options, guide, learning_rate=options.learning_rate
+        )
