@@ -261,6 +261,30 @@ def test_concepts_may_overlap_and_an_image_goes_to_the_most_closed_split(tmp_pat
     assert sum(map(len, clustered)) <= 30 + 50  # of a alone, and of no concept at all
 
 
+def test_further_archives_give_held_out_families_alone(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    first, second, third = (rng.integers(0, 256, (120, 8, 8), np.uint8) for _ in range(3))
+    np.savez(tmp_path / "first.npz", x=first, y=np.repeat([0, 1, 2], 40))
+    np.savez(tmp_path / "pens.npz", x=second, script=np.repeat([0, 1, 2], 40), names=np.asarray(["a", "b", "c"]))
+    medical = {}
+    for name, images in zip(("train", "val", "test"), np.split(third, 3), strict=True):
+        medical |= {f"{name}_images": images, f"{name}_labels": np.repeat([[0], [1]], 20, 0)}
+    np.savez(tmp_path / "rays.npz", **medical)
+    source = "+".join(str(tmp_path / name) for name in ("first.npz", "pens.npz#script", "rays.npz"))
+    collection = load(small(f"npz:{source}", private=("2", "pens.b", "rays.1"), tuning=("1",)))
+    held_out = {t.id: (t.split, t.distance, len(t)) for t in collection.tasks if t.split != "public"}
+    assert held_out == {
+        "1": ("tuning", "near", 40),
+        "2": ("private", "near", 40),
+        "pens.b": ("private", "far", 40),
+        "rays.1": ("private", "far", 60),
+    }
+    public = np.unique(np.concatenate([task.indices for task in collection.select("public")]))
+    assert len(public) == 40  # of the first archive alone: neither "pens.a" nor an X-ray
+    with pytest.raises(UserError, match=r"unknown family 'pens.d'"):
+        load(small(f"npz:{source}", private=("pens.d",)))
+
+
 def test_icons_follow_synonyms_and_aliases(load_once: Callable[[str], Loaded]) -> None:
     loaded = load_once("icons")
     split = {task.id: task.split for task in loaded.collection.tasks if not task.id.startswith("cluster")}

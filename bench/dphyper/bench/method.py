@@ -70,6 +70,10 @@ class Method(lightning.LightningModule, ABC):
         target: The model whose parameters are wanted.
         options: Hyper-parameters.
         embedding_dim: k, for methods with an embedding.
+
+    Attributes:
+        public: Records of public tasks, where `reads_public` asks for them.
+        public_dim: The dimension that the public phase is trained for; k, unless one network serves several.
     """
 
     role: ClassVar[Role]
@@ -84,7 +88,7 @@ class Method(lightning.LightningModule, ABC):
 
     def __init__(self, target: Target, options: Options, *, embedding_dim: int) -> None:
         super().__init__()
-        self.target, self.embedding_dim = target, embedding_dim
+        self.target, self.embedding_dim, self.public_dim = target, embedding_dim, embedding_dim
         self._options = options
 
     def public_data(self, collection: Collection) -> PublicTasks:

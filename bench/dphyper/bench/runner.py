@@ -176,7 +176,7 @@ class Runner:
                 cell.base.convolutions,
                 cell.base.seed,
                 collection.public_fingerprint,
-                cell.embedding_dim,
+                method.public_dim,
                 cell.options,
                 inspect.getsource(sys.modules[type(method).__module__]),
             ]
@@ -185,7 +185,7 @@ class Runner:
         with _only_one(trained):
             if not (trained / "done.json").exists():
                 episodes = method.public_data(collection)
-                name = f"{method.public_phase} k={cell.embedding_dim}"
+                name = f"{method.public_phase} k={method.public_dim}"
                 seconds = self._fit(method, episodes, episodes.steps, cell.base.seed, name)
                 trained.mkdir(parents=True, exist_ok=True)
                 save_file(method.state_dict(), trained / "weights.safetensors")

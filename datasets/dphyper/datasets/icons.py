@@ -116,7 +116,7 @@ def load(spec: DataSpec) -> Collection:
     with FileLock(archive.with_suffix(".lock")):
         if not archive.exists():
             _render(files, spec.image_size, archive)
-    images, families = read(archive, spec)
+    images, families = read(str(archive), spec)
     return cut(
         name="icons",
         images=images,

@@ -1,12 +1,16 @@
-"""One NumPy archive as a collection: ``npz:PATH``.
+"""NumPy archives as a collection: ``npz:PATH``, or ``npz:PATH+PATH+…`` with held-out families of further archives.
 
-Accepted layouts; in both ``x`` is (N, H, W), (N, H, W, 1) or (N, H, W, 3) uint8:
+Accepted layouts; images are (N, H, W), (N, H, W, 1) or (N, H, W, 3) uint8:
 
-- labels: ``y`` (N,) with integers or strings, and optionally ``names``, which integer labels index. Families
-  are the classes.
+- labels: ``x``, ``y`` (N,) with integers or strings, and optionally ``names``, which integer labels index. Families
+  are the classes. ``PATH#KEY`` reads the labels from another array than ``y``.
+- MedMNIST's: ``{train,val,test}_images`` and ``…_labels``, taken together. Families are the classes.
 - concepts, which may overlap: the images of concept i are
   ``x[concept_index[concept_offsets[i]:concept_offsets[i + 1]]]``, its name is ``concept_names[i]``. Images of no
   concept are public.
+
+Public data come from the first archive alone. A family of a further one is called ``STEM.NAME``, counts as far, and is
+there only where it is named private or tuning.
 
 Guarantees that nothing in the archive is executed (no pickles). Families of near-equal meaning (mail, email)
 are the user's to name on one side of the split.
@@ -21,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dphyper.bench.errors import UserError
+from dphyper.bench.errors import UserError, unknown_name
 from dphyper.bench.specs import DataSpec
 from dphyper.bench.tasks import Collection
 from dphyper.datasets._cut import by_label, cut
@@ -29,45 +33,72 @@ from dphyper.datasets._images import fit_arrays
 
 
 def load(spec: DataSpec) -> Collection:
-    """Load the archive; private by default the last two families, tuning the one before.
+    """Load the archives; private by default the last two families of the first, tuning the one before.
 
     Raises:
-        UserError: The file is missing, is no archive of plain arrays, or has neither layout.
+        UserError: A file is missing, is no archive of plain arrays, or has none of the layouts.
     """
-    path = Path(spec.argument)
-    if not path.is_file():
-        raise UserError(f"data.source '{spec.source}': expected npz:PATH with a file that exists")
-    images, families = read(path, spec)
+    first, *further = spec.argument.split("+")
+    images, families = read(first, spec)
+    pool, known, far = [images], set(families), []
+    for part in further:
+        others, theirs = read(part, spec)
+        for name, rows in theirs.items():
+            family = f"{_path(part).stem}.{name}"
+            known.add(family)
+            if family in (*spec.private, *spec.tuning):
+                families[family] = np.arange(len(rows)) + sum(map(len, pool))
+                pool.append(others[rows])
+                far.append(family)
+    for family in (*spec.private, *spec.tuning):
+        if family not in known:
+            raise unknown_name("family", family, known)
     return cut(
-        name=path.stem,
-        images=images,
+        name="+".join(_path(part).stem for part in (first, *further)),
+        images=np.concatenate(pool),
         families=families,
         spec=spec,
-        licence=f"images of {path}, under their owner's terms",
+        far=far,
+        licence=f"images of {spec.argument}, under their owners' terms",
     )
 
 
-def read(path: Path, spec: DataSpec) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.int64]]]:
+def _path(part: str) -> Path:
+    return Path(part.partition("#")[0])
+
+
+def read(part: str, spec: DataSpec) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.int64]]]:
     """Images (N, H, W, C) of an archive, and the rows of its families.
 
+    Args:
+        part: Path of the archive, with ``#KEY`` behind it where the labels are not in ``y``.
+        spec: Size and channels of the images.
+
     Raises:
-        UserError: The file is no archive of plain arrays, or has neither layout.
+        UserError: The file is missing, is no archive of plain arrays, or has none of the layouts.
     """
+    path, key = _path(part), part.partition("#")[2] or "y"
+    if not path.is_file():
+        raise UserError(f"data.source '{spec.source}': expected npz:PATH with a file that exists, not '{path}'")
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays: dict[str, NDArray[Any]] = dict(archive)
     except (ValueError, OSError, EOFError, TypeError, zlib.error, zipfile.BadZipFile) as error:
         raise UserError(f"cannot read {path} ({error}): expected an .npz archive of plain arrays") from error
+    if "train_images" in arrays:
+        splits = [name for name in ("train", "val", "test") if f"{name}_images" in arrays]
+        arrays["x"] = np.concatenate([arrays[f"{name}_images"] for name in splits])
+        arrays["y"] = np.concatenate([arrays[f"{name}_labels"] for name in splits])
     images = arrays.get("x", np.empty(0))
     if images.dtype != np.uint8 or not (images.ndim == 3 or (images.ndim == 4 and images.shape[-1] in (1, 3))):
         given = f"{images.dtype} {images.shape}" if "x" in arrays else f"only the keys {', '.join(arrays) or '(none)'}"
         raise UserError(
             f"{path} has {given}: expected 'x' as uint8 images of shape (N, H, W), (N, H, W, 1) or (N, H, W, 3)"
         )
-    return fit_arrays(images, spec), _families(path, arrays, len(images))
+    return fit_arrays(images, spec), _families(path, arrays, len(images), key)
 
 
-def _families(path: Path, arrays: Mapping[str, NDArray[Any]], count: int) -> dict[str, NDArray[np.int64]]:
+def _families(path: Path, arrays: Mapping[str, NDArray[Any]], count: int, key: str) -> dict[str, NDArray[np.int64]]:
     """Rows of each family of ``count`` images, from either layout.
 
     Raises:
@@ -82,21 +113,21 @@ def _families(path: Path, arrays: Mapping[str, NDArray[Any]], count: int) -> dic
             )
         parts = np.split(index.astype(np.int64), offsets[1:-1].astype(np.int64))
         return {str(name): np.unique(part) for name, part in zip(names, parts, strict=True)}
-    if "y" not in arrays:
+    if key not in arrays:
         raise UserError(
-            f"{path} has the keys {', '.join(arrays)}: beside 'x' expected either 'y' (and optionally 'names') or "
+            f"{path} has the keys {', '.join(arrays)}: beside 'x' expected either '{key}' (and optionally 'names') or "
             "'concept_index', 'concept_offsets' and 'concept_names'"
         )
-    labels = arrays["y"].reshape(-1)
+    labels = arrays[key].reshape(-1)
     if len(labels) != count:
-        raise UserError(f"{path}: 'y' has {len(labels)} labels for {count} images: expected one for each")
+        raise UserError(f"{path}: '{key}' has {len(labels)} labels for {count} images: expected one for each")
     if "names" not in arrays:
         found, labels = np.unique(labels, return_inverse=True)
         return by_label(labels, [str(name) for name in found])
     if not _all_index(labels, len(arrays["names"])):
         raise UserError(
-            f"{path}: 'y' is {labels.dtype} from {labels.min()} to {labels.max()}: expected whole numbers that index "
-            f"the {len(arrays['names'])} 'names'"
+            f"{path}: '{key}' is {labels.dtype} from {labels.min()} to {labels.max()}: expected whole numbers that "
+            f"index the {len(arrays['names'])} 'names'"
         )
     return by_label(labels, [str(name) for name in arrays["names"]])
 

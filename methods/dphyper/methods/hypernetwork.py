@@ -8,7 +8,8 @@ distribution, so that at infinite noise the output is exactly the answer that us
 trained for. The paper's architecture is not public; this one is ours. It gives no guarantee that a private
 family far from all public tasks is served well: the report shows where it is not.
 
-Shapes: T tasks, S records of a task, F features, K embedding dimension, P parameters of the target.
+Shapes: T tasks, S records of a task, F features, k embedding dimension, K the greatest one that the network serves,
+P parameters of the target.
 """
 
 import math
@@ -41,7 +42,12 @@ class HypernetworkOptions(Options):
         query: Images of each task in a step on which the generated weights are judged.
         cluster_weight: How often a public cluster is met, relative to a public family.
         mixture: Share of the tasks in a step that are mixtures of public tasks.
+        nested: Embedding dimensions that one network serves, separated by commas: the first k coordinates are the
+            embedding of dimension k (Kusupati et al. 2022, arXiv:2205.13147). A k outside the list has a network of
+            its own.
         width: Hidden width of encoder and decoder.
+        bottleneck: Width of a linear layer before the head, so that the parameters lie in a subspace; 0 for none.
+        augment: Number of the eight symmetries of the square under which public tasks are met, 1 for as they are.
         learning_rate: Peak of the one-cycle schedule of AdamW.
         noise_min: Least standard deviation of the noise on the mean embedding met in training.
         noise_max: Greatest.
@@ -56,7 +62,10 @@ class HypernetworkOptions(Options):
     query: int = 4
     cluster_weight: float = 0.125
     mixture: float = 0.6
+    nested: str = ""
     width: int = 256
+    bottleneck: int = 0
+    augment: int = 1
     learning_rate: float = 7e-4
     noise_min: float = 1e-3
     noise_max: float = 0.5
@@ -64,11 +73,32 @@ class HypernetworkOptions(Options):
     clean_fraction: float = 0.125
     count_weight: float = 1 / 3
 
+    def dimensions(self, embedding_dim: int) -> tuple[int, ...]:
+        """The embedding dimensions, in rising order, that the network of this one serves.
+
+        Raises:
+            UserError: `nested` is not a list of numbers above 0.
+
+        >>> HypernetworkOptions(nested="4, 32, 8").dimensions(8), HypernetworkOptions(nested="4, 8").dimensions(5)
+        ((4, 8, 32), (5,))
+        """
+        try:
+            listed = sorted(int(k) for k in self.nested.split(",") if k.strip())
+        except ValueError:
+            listed = [0]
+        if listed and listed[0] < 1:
+            raise UserError(
+                f"options.hypernetwork.nested = {self.nested!r}: expected whole numbers above 0 with commas between "
+                "them, such as '4, 8, 16'"
+            )
+        return tuple(listed) if embedding_dim in listed else (embedding_dim,)
+
 
 class Encoder(nn.Module):
     """Record-wise embedding: pixels and the base U-Net's own activations through a learned head.
 
-    Neither batch statistics nor other records enter, and the features are never the evaluation's.
+    Neither batch statistics nor other records enter, and the features are never the evaluation's. The embedding of
+    dimension k is the first k coordinates, clipped by their own norm.
     """
 
     mean_F: Tensor
@@ -81,10 +111,22 @@ class Encoder(nn.Module):
         self.head = nn.Sequential(nn.Linear(num_features, width), nn.SiLU(), nn.Linear(width, embedding_dim))
 
     def forward(self, features_SF: Tensor) -> Tensor:
-        """(..., F) public features to (..., K) embeddings of norm at most 1."""
-        embedding: Tensor = self.head((features_SF - self.mean_F) / self.std_F)
-        norm: Tensor = embedding.norm(dim=-1, keepdim=True)
-        return embedding / norm.clamp(min=1.0)
+        """(..., F) public features to (..., K) coordinates, before clipping."""
+        coordinates: Tensor = self.head((features_SF - self.mean_F) / self.std_F)
+        return coordinates
+
+
+def clipped(coordinates_SK: Tensor, k: int) -> Tensor:
+    """(..., K) coordinates to (..., k) embeddings of norm at most 1."""
+    embedding_Sk = coordinates_SK[..., :k]
+    norm: Tensor = embedding_Sk.norm(dim=-1, keepdim=True)
+    return embedding_Sk / norm.clamp(min=1.0)
+
+
+def symmetry(x: Tensor, g: int) -> Tensor:
+    """(b, C, H, W) images under the g-th of the eight symmetries of the square; 0 leaves them as they are."""
+    turned = x.rot90(g % 4, (-2, -1))
+    return turned.flip(-1) if g >= 4 else turned
 
 
 class Shrinkage(nn.Module):
@@ -141,17 +183,22 @@ class Hypernetwork(Method):
 
     def __init__(self, target: Target, options: Options, *, embedding_dim: int) -> None:
         super().__init__(target, options, embedding_dim=embedding_dim)
-        width = self._options.width
-        if embedding_dim > target.num_features:
+        width, bottleneck = self._options.width, self._options.bottleneck
+        self.dimensions = self._options.dimensions(embedding_dim)
+        self.public_dim = self.dimensions[-1]
+        if self.public_dim > target.num_features:
             raise UserError(
-                f"embedding_dim = {embedding_dim} is larger than the {target.num_features} features of a record: "
+                f"embedding_dim = {self.public_dim} is larger than the {target.num_features} features of a record: "
                 "choose a smaller one"
             )
-        self.encoder = Encoder(target.num_features, width, embedding_dim)
-        self.shrinkage = Shrinkage(embedding_dim)
-        self.trunk = nn.Sequential(nn.Linear(embedding_dim + 1, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+        self.encoder = Encoder(target.num_features, width, self.public_dim)
+        self.shrinkage = nn.ModuleDict({str(k): Shrinkage(k) for k in self.dimensions})
+        trunk: list[nn.Module] = [nn.Linear(self.public_dim + 1, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()]
+        if bottleneck:
+            trunk.append(nn.Linear(width, bottleneck))
+        self.trunk = nn.Sequential(*trunk)
         # A zero head starts at the base model, whatever the embedding.
-        self.head = nn.Linear(width, target.num_parameters)
+        self.head = nn.Linear(bottleneck or width, target.num_parameters)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
@@ -170,38 +217,58 @@ class Hypernetwork(Method):
             validation_steps=8,
         )
 
-    def decode(self, z_TK: Tensor, noise_std_T: Tensor, n_T: Tensor) -> Tensor:
+    def embed(self, x: Tensor) -> Tensor:
+        """(b, k) embeddings of (b, ...) records, each of norm at most 1 and a function of its own record."""
+        return clipped(self.encoder(self.target.features(x)), self.embedding_dim)
+
+    def decode(self, z_Tk: Tensor, noise_std_T: Tensor, n_T: Tensor) -> Tensor:
         """Parameters for noisy mean embeddings.
 
         Args:
-            z_TK: Noisy means.
+            z_Tk: Noisy means of embeddings of one of the network's dimensions.
             noise_std_T: Standard deviation of the noise on each coordinate; infinite for no information.
             n_T: Number of records, or its noisy estimate.
 
         Returns:
             (T, P).
         """
-        shrunk_TK = self.shrinkage(z_TK, noise_std_T, n_T)
+        k = z_Tk.shape[1]
+        shrinkage = self._shrinkage(k)
+        shrunk_TK = nn.functional.pad(shrinkage(z_Tk, noise_std_T, n_T), (0, self.public_dim - k))
         # What share of the spread between tasks the release can resolve: 1 without noise, 0 at infinite noise.
-        signal = self.shrinkage.cov_KK.trace() / self.embedding_dim
-        resolved_T = signal / (signal + noise_std_T.square() + self.shrinkage.within / n_T)
+        signal = shrinkage.cov_KK.trace() / k
+        resolved_T = signal / (signal + noise_std_T.square() + shrinkage.within / n_T)
         theta_TP: Tensor = self.head(self.trunk(torch.cat([shrunk_TK, resolved_T[:, None]], 1)))
         return theta_TP
 
+    def _shrinkage(self, k: int) -> Shrinkage:
+        shrinkage = self.shrinkage[str(k)]
+        assert isinstance(shrinkage, Shrinkage)
+        return shrinkage
+
     def on_fit_start(self) -> None:
-        """Compute the public records' features once and standardise them by public statistics."""
+        """Compute the public records' features once, under each symmetry, and standardise them by public statistics."""
         data: PublicTasks = self.trainer.datamodule  # type: ignore[attr-defined]
-        self._features = self.target.features(data.images.to(self.device))
-        self.encoder.mean_F.copy_(self._features.mean(0))
-        self.encoder.std_F.copy_(self._features.std(0).clamp(min=1e-3))
+        x = data.images.to(self.device)
+        self._features = torch.stack([self.target.features(symmetry(x, g)) for g in range(self._options.augment)])
+        self.encoder.mean_F.copy_(self._features[0].mean(0))
+        self.encoder.std_F.copy_(self._features[0].std(0).clamp(min=1e-3))
+
+    def _means(self, batch: Episode, g_T: Tensor) -> dict[int, tuple[Tensor, Tensor]]:
+        """For each dimension k the (T, k) mean embeddings of the support and the (T, S, k) embeddings themselves."""
+        coordinates_TSK = self.encoder(self._features[g_T[:, None], batch.support_TS])
+        embedded = {k: clipped(coordinates_TSK, k) for k in self.dimensions}
+        return {k: ((rows * batch.weight_TS[..., None]).sum(1), rows) for k, rows in embedded.items()}
 
     def training_step(self, batch: Episode, batch_idx: int) -> Tensor:
         """Task loss through the generated weights, with the release mechanism inside."""
         options = self._options
-        embedding_TSK = self.encoder(self._features[batch.support_TS])
-        clean_TK = (embedding_TSK * batch.weight_TS[..., None]).sum(1)
-        self.shrinkage.update(clean_TK, embedding_TSK, batch.weight_TS)
-        num = len(clean_TK)
+        num = len(batch.query_TQ)
+        g_T = torch.randint(options.augment, (num,), device=self.device)
+        means = self._means(batch, g_T)
+        for k, (clean_Tk, embedding_TSk) in means.items():
+            self._shrinkage(k).update(clean_Tk, embedding_TSk, batch.weight_TS)
+        clean_Tk, _ = means[self.dimensions[int(torch.randint(len(self.dimensions), ()))]]
         low, high = math.log(options.noise_min), math.log(options.noise_max)
         noise_T = torch.exp(torch.empty(num, device=self.device).uniform_(low, high))
         kind_T = torch.rand(num, device=self.device)
@@ -209,29 +276,29 @@ class Hypernetwork(Method):
         noise_T[kind_T > 1 - options.prior_fraction] = torch.inf
         finite_T1 = torch.where(noise_T.isinf(), 0, noise_T)[:, None]
         n_T = batch.weight_TS.count_nonzero(1).float()
-        theta_TP = self.decode(clean_TK + finite_T1 * torch.randn_like(clean_TK), noise_T, n_T)
-        loss = self._query_loss(theta_TP, batch)
+        theta_TP = self.decode(clean_Tk + finite_T1 * torch.randn_like(clean_Tk), noise_T, n_T)
+        loss = self._query_loss(theta_TP, batch, g_T)
         self.log("hypernetwork/loss", loss)
         return loss
 
     def validation_step(self, batch: Episode, batch_idx: int) -> None:
         """Loss on tuning tasks of the base, the prior and the network at three noise levels, on the same draws."""
-        embedding_TSK = self.encoder(self._features[batch.support_TS])
-        clean_TK = (embedding_TSK * batch.weight_TS[..., None]).sum(1)
+        as_they_are_T = torch.zeros(len(batch.query_TQ), dtype=torch.long, device=self.device)
+        clean_Tk, _ = self._means(batch, as_they_are_T)[self.embedding_dim]
         n_T = batch.weight_TS.count_nonzero(1).float()
-        base_TP = self.target.initial().expand(len(n_T), -1)
-        thetas = {"base": base_TP}
+        thetas = {"base": self.target.initial().expand(len(n_T), -1)}
         for name, std in (("clean", 0.0), ("noise_0.03", 0.03), ("noise_0.1", 0.1), ("prior", math.inf)):
-            noisy_TK = clean_TK + (std * torch.randn_like(clean_TK) if math.isfinite(std) else 0)
-            thetas[name] = self.decode(noisy_TK, torch.full_like(n_T, std), n_T)
+            noisy_Tk = clean_Tk + (std * torch.randn_like(clean_Tk) if math.isfinite(std) else 0)
+            thetas[name] = self.decode(noisy_Tk, torch.full_like(n_T, std), n_T)
         for name, theta_TP in thetas.items():
             rng = torch.Generator(self.device).manual_seed(batch_idx)
-            self.log(f"hypernetwork/tuning_{name}", self._query_loss(theta_TP, batch, rng))
+            self.log(f"hypernetwork/tuning_{name}", self._query_loss(theta_TP, batch, as_they_are_T, rng))
 
-    def _query_loss(self, theta_TP: Tensor, batch: Episode, rng: torch.Generator | None = None) -> Tensor:
+    def _query_loss(self, theta_TP: Tensor, batch: Episode, g_T: Tensor, rng: torch.Generator | None = None) -> Tensor:
         data: PublicTasks = self.trainer.datamodule  # type: ignore[attr-defined]
-        x = data.images.to(self.device)[batch.query_TQ.flatten()]
-        theta = theta_TP.repeat_interleave(batch.query_TQ.shape[1], 0)
+        x_TQ = data.images.to(self.device)[batch.query_TQ]
+        x = torch.cat([symmetry(x_Q, int(g)) for x_Q, g in zip(x_TQ, g_T, strict=True)])
+        theta = theta_TP.repeat_interleave(x_TQ.shape[1], 0)
         return self.target.per_example_loss(theta, x, rng, stratified=True).mean()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -250,15 +317,10 @@ class Hypernetwork(Method):
     @torch.no_grad()
     def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Tensor:
         """Release the mean embedding once and decode it."""
-
-        def embed(x: Tensor) -> Tensor:
-            embedding: Tensor = self.encoder(self.target.features(x))
-            return embedding
-
-        release = private.release_mean(embed, self.mechanism(budget), role="mean embedding")
-        z_TK = release.mean.float()[None]
-        noise_T = z_TK.new_tensor([release.noise_std])
-        return self.decode(z_TK, noise_T, z_TK.new_tensor([release.count]))[0]
+        release = private.release_mean(self.embed, self.mechanism(budget), role="mean embedding")
+        z_Tk = release.mean.float()[None]
+        noise_T = z_Tk.new_tensor([release.noise_std])
+        return self.decode(z_Tk, noise_T, z_Tk.new_tensor([release.count]))[0]
 
 
 class HypernetworkSigma0(Hypernetwork):
@@ -283,5 +345,5 @@ class PublicMean(Hypernetwork):
     @torch.no_grad()
     def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Tensor:
         """Decode no information at all."""
-        mean_TK = self.shrinkage.mean_K[None]
+        mean_TK = self._shrinkage(self.embedding_dim).mean_K[None]
         return self.decode(mean_TK, mean_TK.new_tensor([torch.inf]), mean_TK.new_tensor([private.n]))[0]
