@@ -1,0 +1,66 @@
+"""AdaDPS: gradients scaled coordinate by coordinate before they are clipped, by what public gradients look like.
+
+Li et al. 2022 (arXiv:2202.05963), algorithm 1 with public data as side information: each record's gradient is divided
+by √v + ε₀, v a running second moment of public gradients; then it is clipped and the sum noised. The step is the
+scaled noisy mean itself. Noise lies evenly over the scaled coordinates, so that it drowns none for having small
+gradients. Each record is clipped by itself; the authors' code clips means of micro-batches, which one record moves by
+twice the clip norm. v sees no private record: one that fits private gradients badly costs accuracy, not privacy.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from dphyper.bench.errors import UserError
+from dphyper.methods.descent import Guide, GuidedDescent, GuidedOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaDPSOptions(GuidedOptions):
+    """Hyper-parameters of `AdaDPS`; clip norm and learning rate are those of scaled gradients.
+
+    Attributes:
+        decay: Of the running second moment, at least 0 and below 1.
+        damping: ε₀, added to √v, above 0. Where it is far above √v the method is DP-SGD.
+    """
+
+    decay: float = 0.9
+    damping: float = 1e-4
+    l2_clip_norm: float = 60.0
+    learning_rate: float = 0.013
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.decay < 1 or not self.damping > 0:
+            raise UserError(
+                f"options.adadps: decay = {self.decay}, damping = {self.damping}: expected a decay of at least 0 and "
+                "below 1, and a damping above 0"
+            )
+
+
+class Preconditioner(Guide):
+    """g / (√v + ε₀), v as in RMSProp but over public gradients."""
+
+    _v_P: Tensor | float = 0.0
+    _scale_P: Tensor
+
+    def prepare(self, theta: Tensor, step: int) -> None:
+        """Follow the second moment of the public tasks' gradients.
+
+        It is corrected for its start at 0, as in Adam, for the clip norm to mean the same from the first step on; the
+        papers' codes do not.
+        """
+        decay = self.options.decay
+        self._v_P = decay * self._v_P + (1 - decay) * self.public_gradients(theta).square().mean(0)
+        self._scale_P = (self._v_P / (1 - decay ** (step + 1))).sqrt() + self.options.damping
+
+    def contribution(self, theta: Tensor, x: Tensor) -> Tensor:
+        """(b, P) scaled gradients, to be clipped as they are."""
+        return super().contribution(theta, x) / self._scale_P
+
+
+class AdaDPS(GuidedDescent):
+    """DP-SGD on gradients that are scaled by public ones (AdaDPS)."""
+
+    options_type = AdaDPSOptions
+    guide_type = Preconditioner

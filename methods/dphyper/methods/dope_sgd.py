@@ -1,0 +1,40 @@
+"""DOPE-SGD: private gradients are clipped around a public one instead of around zero.
+
+Nasr et al. 2023 (ICML, PMLR v202), section 3.1, algorithm 1: ĝ = h + [Σ clip_C(g_i − h) + noise] / (q n), with h the
+gradient of one public batch, the same for all records of a step and fixed before any of them is drawn. A record adds
+one vector of norm at most C whatever h is, so that the sensitivity is that of `dp_sgd`. Where private gradients gather
+around h, a smaller C will do.
+
+h is added back once, a coefficient that no record can change. What was subtracted is |batch| / (q n) times h, which is
+h in expectation only: over the Poisson sample, and with n the true number of records. So ĝ carries
+(1 − |batch| / (q n)) h too much. Adding back |batch| / (q n) times h instead would cancel that and tell the size of the
+batch, which add-or-remove-one protects. At q = 1 and the true n, nothing is too much.
+"""
+
+from torch import Tensor
+
+from dphyper.methods.descent import Guide, GuidedDescent
+
+
+class Origin(Guide):
+    """h + the noisy mean of clip(g_i − h)."""
+
+    _h_P: Tensor
+
+    def prepare(self, theta: Tensor, step: int) -> None:
+        """Take the public gradient that this step is clipped around."""
+        self._h_P = self.public_gradients(theta).mean(0)
+
+    def contribution(self, theta: Tensor, x: Tensor) -> Tensor:
+        """(b, P) differences from the public gradient."""
+        return super().contribution(theta, x) - self._h_P
+
+    def gradient(self, noisy_D: Tensor) -> Tensor:
+        """(P,) the noisy mean difference, with the public gradient added back once."""
+        return self._h_P + noisy_D
+
+
+class DOPESGD(GuidedDescent):
+    """DP-SGD that clips around a public gradient (DOPE-SGD)."""
+
+    guide_type = Origin

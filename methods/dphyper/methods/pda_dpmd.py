@@ -1,0 +1,53 @@
+"""PDA-DPMD: the private gradient leads at first, the public one at the end.
+
+Amid et al. 2022 (arXiv:2112.00193), in the practical form of their section 5: the step is taken along
+α_t ĝ + (1 − α_t) h with the noisy private gradient ĝ, the public gradient h and α_t = cos(π t / 2T). Sampling, clipping
+and noise are those of `dp_sgd`; the blend is post-processing and costs nothing. It does not learn whether the public
+gradient helps: where public and private families disagree, the last steps lead away from the private records.
+"""
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from dphyper.methods.descent import Guide, GuidedDescent, GuidedOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class PDADPMDOptions(GuidedOptions):
+    """Hyper-parameters of `PDADPMD`.
+
+    Attributes:
+        rescale: Give h the norm of ĝ. That of ĝ is nearly all noise and many times that of h, so that (1 − α_t) h
+            counts for little before the last steps, in which the blend is hardly longer than h; rescaled, α_t is a
+            share of the step whatever ε. The norm is that of a released vector, no new look at private records.
+    """
+
+    rescale: bool = False
+
+
+class Blend(Guide):
+    """α_t ĝ + (1 − α_t) h."""
+
+    _h_P: Tensor
+    _alpha: float
+
+    def prepare(self, theta: Tensor, step: int) -> None:
+        """Take the public gradient, and weigh it by the step."""
+        self._h_P = self.public_gradients(theta).mean(0)
+        self._alpha = math.cos(math.pi * step / (2 * self.options.steps))
+
+    def gradient(self, noisy_D: Tensor) -> Tensor:
+        """(P,) the blend of both gradients."""
+        h_P = self._h_P
+        if self.options.rescale:
+            h_P = h_P * (noisy_D.norm() / h_P.norm().clamp(min=1e-12))
+        return self._alpha * noisy_D + (1 - self._alpha) * h_P
+
+
+class PDADPMD(GuidedDescent):
+    """DP-SGD whose gradient gives way to a public one (PDA-DPMD)."""
+
+    options_type = PDADPMDOptions
+    guide_type = Blend
