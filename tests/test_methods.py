@@ -4,6 +4,7 @@ The checks call methods as the harness does, on a tiny U-Net. A method that join
 a line here.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 from functools import cache
@@ -87,6 +88,10 @@ def check_declares_itself(name: str) -> None:
     assert {"task", "seed"} <= kind.uses
     assert ("epsilon" in kind.uses) == (kind.role == "method")
     assert kind.__doc__
+    assert "about" in vars(kind), "a method says itself what it is, its base class cannot"
+    about = dataclasses.asdict(kind.about)
+    about.pop("departures")
+    assert all(text.endswith(".") for text in about.values()), "whole sentences"
     assert kind.selection in ("fixed", "tuned_public", "tuned_private", "non_private")
 
 
@@ -200,6 +205,15 @@ def test_contract_catches_a_method_that_reads_for_free(monkeypatch: pytest.Monke
     monkeypatch.setattr(PublicOnly, "adapt", peek)
     with pytest.raises(AssertionError, match="without a charge"):
         check_ledger_tells_what_was_read("public_only")
+
+
+def test_contract_asks_every_method_for_its_own_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a base class says of itself does not count."""
+    check_declares_itself("nonprivate_lora")
+    monkeypatch.delattr(METHODS["nonprivate_lora"], "about")
+    assert METHODS["nonprivate_lora"].about == METHODS["dp_sgd"].about
+    with pytest.raises(AssertionError, match="says itself"):
+        check_declares_itself("nonprivate_lora")
 
 
 def test_encoder_is_record_wise() -> None:

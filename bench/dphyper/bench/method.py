@@ -53,12 +53,32 @@ class Options:
         return cls(**values)
 
 
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What to know of a method before comparing it; `docs/methods.md` is made of these. Markdown, whole sentences.
+
+    Attributes:
+        source: Paper, with venue or arXiv number.
+        public_data: What is done with public records beyond the base model, and when.
+        private_release: What of the private records is clipped and noised.
+        passes: How often each private record is read: forward passes and gradients.
+        departures: Where the published method or code is left, and why; empty where nothing is published.
+    """
+
+    source: str
+    public_data: str
+    private_release: str
+    passes: str
+    departures: str = ""
+
+
 class Method(lightning.LightningModule, ABC):
     """A way to turn private records into parameters.
 
     Class attributes:
         role: ``method`` (private, compared), ``control``, ``floor`` (uses nothing private) or ``ceiling`` (no
             privacy).
+        about: Source, data and cost; each method has its own.
         uses: The axes of the grid that can change the result; cells that differ elsewhere are one cell.
         private: False where the output carries no privacy guarantee whatever the budget.
         selection: How the default hyper-parameters were chosen.
@@ -77,6 +97,7 @@ class Method(lightning.LightningModule, ABC):
     """
 
     role: ClassVar[Role]
+    about: ClassVar[About]
     uses: ClassVar[frozenset[Axis]]
     private: ClassVar[bool] = True
     selection: ClassVar[Selection] = "fixed"

@@ -1,10 +1,10 @@
 """AdaDPS: gradients scaled coordinate by coordinate before they are clipped, by what public gradients look like.
 
-Li et al. 2022 (arXiv:2202.05963), algorithm 1 with public data as side information: each record's gradient is divided
-by √v + ε₀, v a running second moment of public gradients; then it is clipped and the sum noised. The step is the
-scaled noisy mean itself. Noise lies evenly over the scaled coordinates, so that it drowns none for having small
-gradients. Each record is clipped by itself; the authors' code clips means of micro-batches, which one record moves by
-twice the clip norm. v sees no private record: one that fits private gradients badly costs accuracy, not privacy.
+Li et al. 2022 (arXiv:2202.05963), with public data as side information: each record's gradient is divided by √v + ε₀, v
+a running second moment of public gradients; then it is clipped and the sum noised. The step is the scaled noisy mean
+itself. Noise lies evenly over the scaled coordinates, so that it drowns none for having small gradients. Each record is
+clipped by itself; the authors' code clips means of micro-batches, which one record moves by twice the clip norm. v sees
+no private record: one that fits private gradients badly costs accuracy, not privacy.
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from dphyper.bench.errors import UserError
+from dphyper.bench.method import About
 from dphyper.methods.descent import Guide, GuidedDescent, GuidedOptions
 
 
@@ -62,5 +63,16 @@ class Preconditioner(Guide):
 class AdaDPS(GuidedDescent):
     """DP-SGD on gradients that are scaled by public ones (AdaDPS)."""
 
+    about = About(
+        source="Li et al. 2022 (ICML, arXiv:2202.05963).",
+        public_data="At each step the second moment of the mean gradients of `public_tasks` public tasks, over "
+        "`public_images` records each.",
+        private_release="As `dp_sgd`, of gradients divided by √v + ε₀; C is in these units.",
+        passes="q T K gradients.",
+        departures="Each record is clipped by itself: the authors' code clips means of micro-batches, which one "
+        "record moves by 2C, with noise for C. v follows the public gradients at every step and is corrected for its "
+        "start at 0, for C to mean the same throughout. Public records are of other tasks, not cut from the training "
+        "set.",
+    )
     options_type = AdaDPSOptions
     guide_type = Preconditioner

@@ -13,6 +13,7 @@ batch, which add-or-remove-one protects. At q = 1 and the true n, nothing is too
 
 from torch import Tensor
 
+from dphyper.bench.method import About
 from dphyper.methods.descent import Guide, GuidedDescent
 
 
@@ -37,4 +38,14 @@ class Origin(Guide):
 class DOPESGD(GuidedDescent):
     """DP-SGD that clips around a public gradient (DOPE-SGD)."""
 
+    about = About(
+        source="Nasr et al. 2023 (ICML, PMLR v202), section 3.1, algorithm 1.",
+        public_data="At each step the mean gradient h of `public_tasks` public tasks, over `public_images` records "
+        "each.",
+        private_release="As `dp_sgd`, of gradients less h.",
+        passes="q T K gradients.",
+        departures="h is added back once, not as often as records were drawn, which would tell their number; the step "
+        "is thus off by (1 − batch / q n) h, 0 in expectation. The paper's synthetic public data and its votes of "
+        "several models are left out.",
+    )
     guide_type = Origin

@@ -9,11 +9,22 @@ Abadi et al. 2016, algorithm 1; noise multiplicity after Dockhorn et al. 2023. I
 hyper-parameters: the defaults come from tuning tasks (``sweeps/tune_dp_sgd.yaml``, ``docs/results/tune_dp_sgd``).
 """
 
+from dphyper.bench.method import About
 from dphyper.methods.descent import GuidedDescent, RateOptions
 
 
 class DPSGD(GuidedDescent):
     """DP-SGD or DP-Adam on the LoRA's B."""
 
+    about = About(
+        source="Abadi et al. 2016 (CCS, arXiv:1607.00133), algorithm 1; noise multiplicity of Dockhorn et al. 2023 "
+        "(TMLR, arXiv:2210.09929).",
+        public_data="None.",
+        private_release="At each of T steps the sum of the records' gradients, each averaged over K draws of time and "
+        "noise and clipped to C.",
+        passes="q T K gradients.",
+        departures="Only B is trained: with A trained too, noise would enter as a product. The last iterates are "
+        "averaged, and the step size shrinks as the noise multiplier grows, so that one serves every ε.",
+    )
     reads_public = False
     options_type = RateOptions

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dphyper.bench.errors import UserError
-from dphyper.bench.method import Method, Role, Selection
+from dphyper.bench.method import About, Method, Role, Selection
 from dphyper.bench.privacy.accounting import calibrate
 from dphyper.bench.privacy.budget import Budget
 from dphyper.bench.privacy.mechanisms import BestOfTrials, NoisyHistogram, PoissonGradientSteps
@@ -28,7 +28,7 @@ class DPSGDTunedOptions(DescentOptions):
     """Hyper-parameters of `DPSGDTuned`.
 
     Attributes:
-        learning_rates: The candidates, separated by commas; each as `DPSGDOptions.learning_rate`.
+        learning_rates: The candidates, separated by commas; each as in `RateOptions`.
         mean_trials: Mean of the number of trials, above 1.
         shape: Law of that number: 0 logarithmic, 1 geometric, ``inf`` Poisson, between them negative binomial.
         score_share: Share of a trial's 1/σ² that the score takes, above 0 and below 1; the rest is the training's.
@@ -79,6 +79,15 @@ class DPSGDTuned(Method):
     """DP-SGD whose learning rate is chosen on the private records, at a cost that is charged."""
 
     role: ClassVar[Role] = "method"
+    about = About(
+        source="Papernot & Steinke 2022 (ICLR, arXiv:2110.03620), theorems 2 and 6.",
+        public_data="None.",
+        private_release="In each of a random, secret number of trials the gradients of `dp_sgd`, and a score: the sum "
+        "of the records' relative improvements over the public model, each clipped to 1.",
+        passes="In each trial, of which there are `mean_trials` on average, q T K gradients and 2 `score_draws` "
+        "forward passes.",
+        departures="The score and its share of the budget are ours, the paper leaves them open.",
+    )
     selection: ClassVar[Selection] = "tuned_private"
     uses = frozenset({"task", "n", "epsilon", "seed"})
     options_type = DPSGDTunedOptions

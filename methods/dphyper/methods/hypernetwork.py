@@ -21,7 +21,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from dphyper.bench.errors import UserError
-from dphyper.bench.method import Method, Options, Role, Selection
+from dphyper.bench.method import About, Method, Options, Role, Selection
 from dphyper.bench.privacy.accounting import calibrate
 from dphyper.bench.privacy.budget import Budget
 from dphyper.bench.privacy.mechanisms import OneShotMean
@@ -175,6 +175,16 @@ class Hypernetwork(Method):
     """One release of a k-dimensional mean embedding, decoded to LoRA weights."""
 
     role: ClassVar[Role] = "method"
+    about: ClassVar[About] = About(
+        source="DP-DeepSets (Nishikawa, Takakura & Hasegawa 2026, arXiv:2606.26772).",
+        public_data="Embedding, shrinkage and decoder are trained on public tasks, once for every ε, δ, n and "
+        "relation.",
+        private_release="The sum of the records' embeddings of k numbers, each clipped to norm 1, once; under "
+        "add-or-remove-one their count with it.",
+        passes="1 forward pass, no gradient.",
+        departures="Architecture, features, training and the shrinkage to a posterior mean are ours: neither the "
+        "paper's full text nor its code could be found.",
+    )
     uses = frozenset({"task", "n", "epsilon", "embedding_dim", "seed"})
     selection: ClassVar[Selection] = "tuned_public"
     public_phase = "hypernetwork"
@@ -327,6 +337,12 @@ class HypernetworkSigma0(Hypernetwork):
     """The hypernetwork without noise: what the release costs is the distance to this control."""
 
     role = "control"
+    about = About(
+        source="`hypernetwork` at σ = 0.",
+        public_data="As `hypernetwork`, whose network it is.",
+        private_release="The mean embedding, clipped but not noised: no privacy.",
+        passes="1 forward pass, no gradient.",
+    )
     uses = frozenset({"task", "n", "embedding_dim", "seed"})
     private = False
     selection = "non_private"
@@ -340,6 +356,12 @@ class PublicMean(Hypernetwork):
     """The hypernetwork at infinite noise: its best answer that uses no private record."""
 
     role = "control"
+    about = About(
+        source="`hypernetwork` at σ = ∞.",
+        public_data="As `hypernetwork`, whose network it is.",
+        private_release="Nothing.",
+        passes="None.",
+    )
     uses = frozenset({"task", "n", "embedding_dim", "seed"})
 
     @torch.no_grad()

@@ -7,6 +7,7 @@ the same gradient engine with no clipping and no noise; its rows are marked non-
 import math
 from dataclasses import dataclass
 
+from dphyper.bench.method import About
 from dphyper.bench.privacy.budget import Budget
 from dphyper.bench.privacy.mechanisms import PoissonGradientSteps
 from dphyper.methods.descent import RateOptions
@@ -30,6 +31,13 @@ class NonprivateLoRA(DPSGD):
     """LoRA by Adam on the plain gradients."""
 
     role = "ceiling"
+    about = About(
+        source="LoRA (Hu et al. 2022, ICLR, arXiv:2106.09685).",
+        public_data="None.",
+        private_release="Gradients, neither clipped nor noised: no privacy.",
+        passes="q T K gradients.",
+        departures="Only B is trained, as by the private methods that it bounds.",
+    )
     uses = frozenset({"task", "n", "seed"})
     private = False
     selection = "non_private"

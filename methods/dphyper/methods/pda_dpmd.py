@@ -1,9 +1,9 @@
 """PDA-DPMD: the private gradient leads at first, the public one at the end.
 
-Amid et al. 2022 (arXiv:2112.00193), in the practical form of their section 5: the step is taken along
-α_t ĝ + (1 − α_t) h with the noisy private gradient ĝ, the public gradient h and α_t = cos(π t / 2T). Sampling, clipping
-and noise are those of `dp_sgd`; the blend is post-processing and costs nothing. It does not learn whether the public
-gradient helps: where public and private families disagree, the last steps lead away from the private records.
+Amid et al. 2022 (arXiv:2112.00193), in its practical form: the step is taken along α_t ĝ + (1 − α_t) h with the noisy
+private gradient ĝ, the public gradient h and α_t = cos(π t / 2T). Sampling, clipping and noise are those of `dp_sgd`;
+the blend is post-processing and costs nothing. It does not learn whether the public gradient helps: where public and
+private families disagree, the last steps lead away from the private records.
 """
 
 import math
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from dphyper.bench.method import About
 from dphyper.methods.descent import Guide, GuidedDescent, GuidedOptions
 
 
@@ -49,5 +50,14 @@ class Blend(Guide):
 class PDADPMD(GuidedDescent):
     """DP-SGD whose gradient gives way to a public one (PDA-DPMD)."""
 
+    about = About(
+        source="Amid et al. 2022 (ICML, arXiv:2112.00193), the practical form.",
+        public_data="At each step the mean gradient h of `public_tasks` public tasks, over `public_images` records "
+        "each.",
+        private_release="As `dp_sgd`; what is blended in afterwards is public.",
+        passes="q T K gradients.",
+        departures="Public records are of other tasks; the codes read (litian96/AdaDPS, kenziyuliu/DP2) cut them from "
+        "the training set. Momentum and averaging as in `dp_sgd`.",
+    )
     options_type = PDADPMDOptions
     guide_type = Blend

@@ -7,7 +7,7 @@ nothing from the private records.
 import torch
 from torch import Tensor
 
-from dphyper.bench.method import Method
+from dphyper.bench.method import About, Method
 from dphyper.bench.privacy.budget import Budget
 from dphyper.bench.privacy.private_data import PrivateData
 
@@ -16,6 +16,12 @@ class PublicOnly(Method):
     """θ of the base model; spends no budget."""
 
     role = "floor"
+    about = About(
+        source="The public base model.",
+        public_data="None.",
+        private_release="Nothing.",
+        passes="None.",
+    )
     uses = frozenset({"task", "seed", "n"})  # n moves the reference, not the model
 
     def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Tensor:

@@ -17,7 +17,7 @@ _RELATIONS = {
     Relation.ZERO_OUT: "differ by one record being replaced with a null record (the number of records is public)",
     Relation.REPLACE_ONE: "differ by the replacement of one record (the number of records is public)",
 }
-_SELECTIONS = {
+SELECTIONS = {
     "fixed": "All hyper-parameters were fixed in advance, at no privacy cost.",
     "tuned_public": "Hyper-parameters were chosen on public tasks held out for tuning, at no privacy cost.",
     "tuned_private": "Hyper-parameters were chosen on the private records, each trial drawing its own at random.",
@@ -50,7 +50,7 @@ def privacy_statement(cell: Cell, ledger: Ledger, selection: str, public_data: s
     public = f"Taken as public: {public_data}, the model architecture, {parameters}, " + (
         "and the expected batch size." if relation is Relation.ADD_OR_REMOVE_ONE else f"and n = {cell.n}."
     )
-    chosen = _SELECTIONS[selection]
+    chosen = SELECTIONS[selection]
     if not ledger.charges:
         return f"The output depends on no private record (ε = 0). {public} {chosen}"
     used = " ".join(_describe(charge, ledger) for charge in ledger.charges)
