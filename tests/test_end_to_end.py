@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from dphyper.bench.cli import main
+from dphyper.bench.privacy.check import check_store
 from dphyper.bench.store import Store
 
 SweepFile = Callable[..., Path]
@@ -55,6 +56,21 @@ def test_plan_sweep_kill_resume_report(
     assert set(rows["status"]) == {"done"}
     assert len(pd.read_parquet(store.root / "rows.parquet")) == 6
     assert len(list(store.root.glob("wandb/offline-run-*"))) >= 6
+
+    # The rows alone carry a sweep to another machine: spec, ledger and every number, but no samples.
+    assert dphyper("merge", store.root / "rows.parquet", "--store", tmp_path / "elsewhere") == 0
+    assert "6 rows" in capsys.readouterr().out
+    elsewhere = Store(tmp_path / "elsewhere")
+    pd.testing.assert_frame_equal(elsewhere.rows(), rows)
+    assert check_store(elsewhere) == check_store(store)
+    assert dphyper("merge", store.root / "rows.parquet", "--store", tmp_path / "elsewhere") == 0
+    assert "0 rows" in capsys.readouterr().out
+    frame = pd.read_parquet(store.root / "rows.parquet")
+    frame.assign(spec=frame["spec"].str.replace('"seed": 0', '"seed": 1')).to_parquet(tmp_path / "edited.parquet")
+    assert dphyper("merge", tmp_path / "edited.parquet", "--store", tmp_path / "other") == 2
+    assert "it was edited" in capsys.readouterr().err
+    assert dphyper("merge", path, "--store", tmp_path / "other") == 2
+    assert "expected the rows.parquet" in capsys.readouterr().err
 
     everything = {p: p.stat().st_mtime_ns for p in store.root.glob("cells/*/row.json")}
     assert dphyper("sweep", "run", path) == 0

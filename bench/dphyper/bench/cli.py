@@ -1,4 +1,4 @@
-"""The command line: ``dphyper run | sweep plan | sweep run | report | check | audit | ls``.
+"""The command line: ``dphyper run | sweep plan | sweep run | report | merge | check | audit | ls``.
 
 Every option is also a YAML key of the same name, and both go through one schema, the dataclasses of
 `dphyper.bench.specs`. A user's mistake is answered by one line and exit status 2; a sweep that leaves cells
@@ -52,19 +52,16 @@ def _dispatch(argv: list[str]) -> int:
         argv = [*argv[:2], "--config", *argv[2:]]
     parser = _parser()
     config = parser.instantiate(_parse(lambda: parser.parse_args(argv or ["--help"]), _known(argv)))
-    match config.command:
-        case "run":
-            return _run(config.run)
-        case "sweep":
-            return _sweep(config.sweep)
-        case "report":
-            return _report(config.report)
-        case "check":
-            return _check(config.check)
-        case "audit":
-            return _audit(config.audit)
-        case _:
-            return _ls(config.ls)
+    commands: dict[str, Callable[[Any], int]] = {
+        "run": _run,
+        "sweep": _sweep,
+        "report": _report,
+        "merge": _merge,
+        "check": _check,
+        "audit": _audit,
+        "ls": _ls,
+    }
+    return commands[config.command](config[config.command])
 
 
 def _known(argv: list[str]) -> list[str]:
@@ -79,6 +76,7 @@ def _known(argv: list[str]) -> list[str]:
         case _:
             return [
                 "store",
+                "file",
                 "out",
                 "source",
                 "epsilon",
@@ -101,6 +99,12 @@ def _parser() -> ArgumentParser:
     report.add_argument("--store", type=str, required=True, help="folder of results, for instance runs/demo")
     report.add_argument("--out", type=str, default="", help="folder of the report (default: STORE/report)")
     commands.add_subcommand("report", report, help="figures, tables and an HTML page from a store")
+    merge = ArgumentParser(
+        exit_on_error=False, description="Take finished rows of another store over, so that a sweep goes on from there."
+    )
+    merge.add_argument("file", type=str, help="the rows.parquet of a store, for instance one under docs/results")
+    merge.add_argument("--store", type=str, required=True, help="folder of results that takes them")
+    commands.add_subcommand("merge", merge, help="take over the rows of another store's rows.parquet")
     check = ArgumentParser(exit_on_error=False, description="Derive every row's ε again, by two accountants.")
     check.add_argument("--store", type=str, required=True, help="folder of results")
     commands.add_subcommand("check", check, help="find what a hostile reviewer would find in a store")
@@ -236,6 +240,12 @@ def _report(config: Namespace) -> int:
 
     page = write_report(Store(config.store), Path(config.out or f"{config.store}/report"))
     print(f"report: {page}")
+    return 0
+
+
+def _merge(config: Namespace) -> int:
+    taken = Store(config.store).merge(config.file)
+    print(f"{taken} rows of {config.file} taken into {config.store}")
     return 0
 
 

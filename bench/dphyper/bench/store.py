@@ -3,8 +3,9 @@
 Layout: ``STORE/cells/<cell id>/`` holds ``cell.json`` (the spec), ``row.json`` (what was measured), and for a
 finished cell ``ledger.json`` (the privacy ledger), ``samples.png`` (a grid) and ``samples.npz`` (the generated
 uint8 images). ``row.json`` is written last and atomically: a cell with a row of status ``done`` is whole, and a
-killed worker leaves nothing that looks finished. `Store.export` writes all rows to ``STORE/rows.parquet`` for
-reading by other tools. Nothing is averaged here, and no torch is imported.
+killed worker leaves nothing that looks finished. `Store.export` writes all rows, each with its cell's spec and ledger,
+to ``STORE/rows.parquet`` for other tools, and `Store.merge` reads such a file back, so that a sweep goes on elsewhere
+from its rows; their samples stay behind. Nothing is averaged here, and no torch is imported.
 """
 
 import json
@@ -147,10 +148,55 @@ class Store:
         return frame.sort_values(keys, ignore_index=True)
 
     def export(self) -> Path:
-        """Write ``rows.parquet`` and return its path."""
-        path = self.root / "rows.parquet"
-        self.rows().to_parquet(path, index=False)
+        """Write ``rows.parquet`` and return its path: all rows, with spec and ledger of each as JSON in two columns."""
+        path, rows = self.root / "rows.parquet", self.rows()
+        texts = {
+            column: [_text(self.directory(cell) / file) for cell in rows["cell"]]
+            for column, file in (("spec", "cell.json"), ("ledger", "ledger.json"))
+        }
+        rows.assign(**texts).to_parquet(path, index=False)
         return path
+
+    def merge(self, path: str | Path) -> int:
+        """Take over the finished rows of a file that `export` wrote, as far as they are missing here.
+
+        Returns:
+            How many rows were taken over.
+
+        Raises:
+            UserError: The file is missing or not such a file, or a row does not belong to its spec.
+        """
+        try:
+            frame = pd.read_parquet(path)
+        except (OSError, ValueError) as error:
+            raise UserError(f"cannot read '{path}' ({error}): expected the rows.parquet of a store") from error
+        if not {"spec", "cell", "status", "schema"} <= set(frame.columns) or set(frame["schema"]) - {SCHEMA}:
+            raise UserError(
+                f"'{path}' does not hold rows with specs of schema {SCHEMA}: expected a store's rows.parquet"
+            )
+        taken = 0
+        for _, series in frame[frame["status"] == "done"].iterrows():
+            cell = Cell.from_dict(json.loads(series["spec"]))
+            if cell.id != series["cell"]:
+                raise UserError(
+                    f"row {series['cell']} of '{path}' has the spec of cell {cell.id}: it was edited or is of another "
+                    "version, run its sweep again"
+                )
+            if self.status(cell.id) == "done":
+                continue
+            # Through JSON, for plain numbers in place of NumPy's.
+            row = json.loads(series.drop(["spec", "ledger"]).dropna().to_json(double_precision=15))
+            row["epsilon"], row["epsilon_spent"] = float(series["epsilon"]), float(series["epsilon_spent"])
+            folder = self.directory(cell.id)
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / "ledger.json", json.loads(series["ledger"]))
+            self.write(cell, row)
+            taken += 1
+        return taken
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else "{}"
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
