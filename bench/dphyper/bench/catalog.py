@@ -19,6 +19,8 @@ METHODS = Registry(
         "public_mean": "dphyper.methods.hypernetwork:PublicMean",
         "dp_sgd": "dphyper.methods.dp_sgd:DPSGD",
         "dp_sgd_tuned": "dphyper.methods.dp_sgd_tuned:DPSGDTuned",
+        "privimage": "dphyper.methods.privimage:PrivImage",
+        "dp_feta": "dphyper.methods.dp_feta:DPFETA",
         "public_only": "dphyper.methods.public_only:PublicOnly",
         "nonprivate_lora": "dphyper.methods.nonprivate_lora:NonprivateLoRA",
     },
