@@ -29,6 +29,8 @@ from dphyper.bench.target import LoRADiffusion, new_scheduler, new_unet
 QUICK: dict[str, dict[str, Any]] = {
     "dp_sgd": {"steps": 3, "multiplicity": 2},
     "dp_sgd_tuned": {"steps": 3, "multiplicity": 2, "mean_trials": 2.0, "score_draws": 1},
+    "dp_mepf": {"fit_steps": 2, "fit_batch_size": 8, "moments": 2},
+    "dp_merf": {"fit_steps": 2, "fit_batch_size": 8, "fitting": "samples", "frequencies": 16},
     "privimage": {"steps": 2, "multiplicity": 1, "fit_steps": 2, "fit_batch_size": 8, "centroid_images": 4},
     "dp_feta": {"steps": 2, "multiplicity": 1, "fit_steps": 2, "fit_batch_size": 8, "variations": 4, "queries": 2},
     "nonprivate_lora": {"steps": 3, "sampling_prob": 1.0},

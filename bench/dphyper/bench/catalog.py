@@ -21,6 +21,8 @@ METHODS = Registry(
         "dp_sgd_tuned": "dphyper.methods.dp_sgd_tuned:DPSGDTuned",
         "privimage": "dphyper.methods.privimage:PrivImage",
         "dp_feta": "dphyper.methods.dp_feta:DPFETA",
+        "dp_mepf": "dphyper.methods.dp_mepf:DPMEPF",
+        "dp_merf": "dphyper.methods.dp_merf:DPMERF",
         "public_only": "dphyper.methods.public_only:PublicOnly",
         "nonprivate_lora": "dphyper.methods.nonprivate_lora:NonprivateLoRA",
     },
