@@ -31,6 +31,8 @@ QUICK: dict[str, dict[str, Any]] = {
     "dp_sgd_tuned": {"steps": 3, "multiplicity": 2, "mean_trials": 2.0, "score_draws": 1},
     "dp_mepf": {"fit_steps": 2, "fit_batch_size": 8, "moments": 2},
     "dp_merf": {"fit_steps": 2, "fit_batch_size": 8, "fitting": "samples", "frequencies": 16},
+    "dpagg": {"code_steps": 2, "code_draws": 1, "public_tasks": 2, "public_images": 4, "query_images": 4},
+    "private_evolution": {"fit_steps": 2, "fit_batch_size": 8, "population": 8, "votes": 2},
     "privimage": {"steps": 2, "multiplicity": 1, "fit_steps": 2, "fit_batch_size": 8, "centroid_images": 4},
     "dp_feta": {"steps": 2, "multiplicity": 1, "fit_steps": 2, "fit_batch_size": 8, "variations": 4, "queries": 2},
     "nonprivate_lora": {"steps": 3, "sampling_prob": 1.0},

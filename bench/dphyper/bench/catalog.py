@@ -19,6 +19,8 @@ METHODS = Registry(
         "public_mean": "dphyper.methods.hypernetwork:PublicMean",
         "dp_sgd": "dphyper.methods.dp_sgd:DPSGD",
         "dp_sgd_tuned": "dphyper.methods.dp_sgd_tuned:DPSGDTuned",
+        "dpagg": "dphyper.methods.dpagg:DPAgg",
+        "private_evolution": "dphyper.methods.private_evolution:PrivateEvolution",
         "privimage": "dphyper.methods.privimage:PrivImage",
         "dp_feta": "dphyper.methods.dp_feta:DPFETA",
         "dp_mepf": "dphyper.methods.dp_mepf:DPMEPF",

@@ -110,3 +110,21 @@ class PublicFeatures:
 
     def _normed(self, raw_bF: Tensor) -> Tensor:
         return torch.nn.functional.normalize((raw_bF - self._mean_F) / self._std_F, dim=1)
+
+
+def nearest_votes(features_bF: Tensor, candidates_SF: Tensor, votes: int) -> Tensor:
+    """Votes of l2 norm 1 of each record for the candidates that are nearest to it.
+
+    Args:
+        features_bF: Of the records.
+        candidates_SF: Of the candidates.
+        votes: w, candidates that a record votes for, each with 1/√w.
+
+    Returns:
+        (b, S), each row a function of its own record.
+
+    >>> nearest_votes(torch.tensor([[0.9]]), torch.tensor([[0.0], [1.0], [3.0]]), 1).tolist()
+    [[0.0, 1.0, 0.0]]
+    """
+    nearest = torch.cdist(features_bF, candidates_SF).topk(votes, largest=False).indices
+    return features_bF.new_zeros(len(features_bF), len(candidates_SF)).scatter(1, nearest, votes**-0.5)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dphyper.bench.privacy.mechanisms import NoisyHistogram
 from dphyper.bench.privacy.private_data import PrivateData
-from dphyper.methods.fitting import PublicFeatures
+from dphyper.methods.fitting import PublicFeatures, nearest_votes
 from dphyper.methods.warm_start import Query, WarmStart, WarmStartOptions
 
 
@@ -56,12 +56,9 @@ class PrivImage(WarmStart):
         features = PublicFeatures(self.target, public.records[torch.from_numpy(np.concatenate(rows))])
         centroids_TF = features.features_NF.unflatten(0, (len(public.tasks), -1)).mean(1)
         votes = min(self._options.votes, len(centroids_TF))
-
-        def vote(x: Tensor) -> Tensor:
-            nearest = torch.cdist(features(x), centroids_TF).topk(votes, largest=False).indices
-            return torch.zeros(len(x), len(centroids_TF), device=x.device).scatter(1, nearest, votes**-0.5)
-
-        counts_T = private.release_histogram(vote, query, role="public tasks")
+        counts_T = private.release_histogram(
+            lambda x: nearest_votes(features(x), centroids_TF, votes), query, role="votes for public tasks"
+        )
         chosen = counts_T.topk(min(self._options.selected, len(counts_T))).indices.tolist()
         tasks = [torch.from_numpy(public.tasks[task]) for task in chosen]
         weights_N = torch.cat([torch.full((len(task),), 1 / len(task)) for task in tasks])
