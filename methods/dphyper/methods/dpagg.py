@@ -1,0 +1,135 @@
+"""DPAgg: each record's own LoRA code, averaged and noised once.
+
+A record alone takes some gradient steps in a frozen random subspace of the LoRA; where it ends is its code. Codes are
+clipped, their mean is released once and decoded by the same subspace. Peetathawatchai et al. 2024, arXiv:2411.14639,
+do this with textual inversion, whose code is a token of a text encoder; here it is k coordinates of the LoRA, as in
+HyperDreamBooth's frozen bases. Departures: no subsampling, which does not help a single mean; codes are scaled by
+their median norm on public records and clipped, not normalised one by one, which would blow up those that learn
+nothing; the mean is stretched by a scale chosen on public tasks at the noise of the release. What lies outside of the
+k random directions is out of reach.
+
+Shapes: b records of a chunk, K draws, k code dimensions, P parameters, T public tasks, Q images of each.
+"""
+
+import warnings
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from dphyper.bench.errors import UserError
+from dphyper.bench.method import Method, Options, Role, Selection
+from dphyper.bench.privacy.accounting import calibrate
+from dphyper.bench.privacy.budget import Budget
+from dphyper.bench.privacy.mechanisms import OneShotMean
+from dphyper.bench.privacy.private_data import PrivateData
+from dphyper.bench.target import Target
+
+# Lengths of θ for a mean code of norm 1, to choose from; the least is the base model, practically.
+SCALES = tuple(2.0**power for power in range(-6, 8))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DPAggOptions(Options):
+    """Hyper-parameters of `DPAgg`.
+
+    Attributes:
+        code_steps: Gradient steps of each record.
+        code_draws: K, draws of time and noise over which the gradient of a step is averaged.
+        code_rate: Learning rate of these steps.
+        public_tasks: T, public tasks on which the scale is chosen.
+        public_images: Images of each that are averaged, as private ones are.
+        query_images: Images of each on which the scale is judged.
+        count_weight: c/C, weight of the count that is released with the sum under add-or-remove-one.
+    """
+
+    code_steps: int = 2
+    code_draws: int = 8
+    code_rate: float = 20.0
+    public_tasks: int = 8
+    public_images: int = 64
+    query_images: int = 32
+    count_weight: float = 1 / 3
+
+    def __post_init__(self) -> None:
+        if min(self.code_steps, self.code_draws, self.public_tasks, self.public_images, self.query_images) < 1:
+            raise UserError(f"options.dpagg: {self}: expected numbers of steps, draws, tasks and images of at least 1")
+
+
+class DPAgg(Method):
+    """Each record's own LoRA code in a random subspace, averaged and noised once."""
+
+    role: ClassVar[Role] = "method"
+    selection: ClassVar[Selection] = "tuned_public"
+    uses = frozenset({"task", "n", "epsilon", "embedding_dim", "seed"})
+    reads_public = True
+    options_type = DPAggOptions
+    _options: DPAggOptions
+    basis_kP: Tensor
+
+    def __init__(self, target: Target, options: Options, *, embedding_dim: int) -> None:
+        super().__init__(target, options, embedding_dim=embedding_dim)
+        if not 1 <= embedding_dim <= target.num_parameters:
+            raise UserError(
+                f"embedding_dim = {embedding_dim}: expected from 1 to {target.num_parameters}, the LoRA's parameters"
+            )
+        normal_Pk = torch.randn(target.num_parameters, embedding_dim, generator=torch.Generator().manual_seed(0))
+        self.register_buffer("basis_kP", torch.linalg.qr(normal_Pk).Q.T.to(target.initial().device))
+
+    def codes(self, x: Tensor, rng: torch.Generator) -> Tensor:
+        """(b, k) where each record ends that descends its own loss by itself; each draws its own times and noises."""
+        options = self._options
+        code_bk = x.new_zeros(len(x), self.embedding_dim)
+        many = x.repeat_interleave(options.code_draws, 0)
+        for _ in range(options.code_steps if len(x) else 0):
+            code_bk.requires_grad_()
+            theta_bP = (code_bk @ self.basis_kP).repeat_interleave(options.code_draws, 0)
+            loss = self.target.per_example_loss(theta_bP, many, rng).sum() / options.code_draws
+            with warnings.catch_warnings():
+                # torch notes that the frozen layers before the first B have no gradient, which is the point of them.
+                warnings.filterwarnings("ignore", "Full backward hook is firing")
+                (gradient_bk,) = torch.autograd.grad(loss, code_bk)
+            code_bk = code_bk.detach() - options.code_rate * gradient_bk
+        return code_bk.detach()
+
+    def mechanism(self, budget: Budget) -> OneShotMean:
+        """The one release, with the noise multiplier that spends the whole budget."""
+        (mechanism,) = calibrate(budget, OneShotMean(l2_clip_norm=1.0, count_weight=self._options.count_weight))
+        return mechanism
+
+    def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Tensor:
+        """Release the mean code and decode it."""
+        options = self._options
+        x_TQ = self.public.draw(options.public_tasks, options.public_images + options.query_images, rng)
+        support, query = x_TQ.split([options.public_images, options.query_images], 1)
+        public_TQk = torch.stack([self.codes(x, rng) for x in support])
+        unit = public_TQk.norm(dim=-1).median().clamp(min=1e-12)
+        release = private.release_mean(lambda x: self.codes(x, rng) / unit, self.mechanism(budget), role="mean code")
+        clipped_TQk = public_TQk / unit
+        clipped_TQk = clipped_TQk / clipped_TQk.norm(dim=-1, keepdim=True).clamp(min=1.0)
+        scale = self.choose_scale(clipped_TQk.mean(1), query, release.noise_std, rng)
+        return scale * release.mean.to(self.basis_kP) @ self.basis_kP
+
+    @torch.no_grad()
+    def choose_scale(self, mean_Tk: Tensor, query: Tensor, noise_std: float, rng: torch.Generator) -> float:
+        """The scale of `SCALES` of least loss on public tasks whose mean codes have the noise of the release.
+
+        Args:
+            mean_Tk: Mean codes of the tasks, without noise.
+            query: (T, Q, ...) other records of theirs.
+            noise_std: Of the noise on each coordinate of a mean code.
+            rng: Source of that noise; all scales see the same draws.
+        """
+        noise_Tk = torch.randn(mean_Tk.shape, generator=rng, device=rng.device).to(mean_Tk)
+        theta_TP = (mean_Tk + noise_std * noise_Tk) @ self.basis_kP
+        theta = theta_TP.repeat_interleave(query.shape[1], 0)
+        seed = int(torch.randint(2**62, (1,), generator=rng, device=rng.device))
+
+        def loss(scale: float) -> float:
+            draws = torch.Generator(rng.device).manual_seed(seed)
+            return float(
+                self.target.per_example_loss(scale * theta, query.flatten(0, 1), draws, stratified=True).mean()
+            )
+
+        return min(SCALES, key=loss)

@@ -1,0 +1,130 @@
+"""Non-private fitting of a LoRA to images that are public or released, and the public features of such images.
+
+The one-shot methods release a little about the private records, choose or weight images by it, and fit the LoRA to
+these by the model's own loss. Everything here is post-processing: no function reads a private record but the embedding
+`PublicFeatures`, which treats each record by itself. The fit does not hold a record out or stop early.
+
+Shapes: N images, b records of a chunk, F features, P parameters of the target.
+"""
+
+import inspect
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dphyper.bench.method import Options
+from dphyper.bench.public import PublicRecords
+from dphyper.bench.target import Target
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitOptions(Options):
+    """How the LoRA is fitted to images.
+
+    Attributes:
+        fit_steps: Steps of Adam.
+        fit_batch_size: Images in each.
+        fit_learning_rate: Of the first step; decays linearly to a tenth.
+    """
+
+    fit_steps: int = 150
+    fit_batch_size: int = 64
+    fit_learning_rate: float = 0.01
+
+
+def fit(
+    target: Target,
+    theta: Tensor,
+    images: Tensor,
+    options: FitOptions,
+    rng: torch.Generator,
+    *,
+    weights: Tensor | None = None,
+) -> Tensor:
+    """Minimise the mean loss of the images by Adam.
+
+    Args:
+        target: The model.
+        theta: Where to begin, (P,).
+        images: (N, ...) public or released images; times and noises of a batch are stratified, which would be wrong
+            for private ones.
+        options: Steps, batch size and step size.
+        rng: Source of batches, times and noises.
+        weights: (N,) shares of the images in a batch, at least 0, of any sum above 0; equal if not given.
+
+    Returns:
+        (P,) the last iterate.
+    """
+    theta = theta.detach().clone().requires_grad_()
+    weights = torch.ones(len(images)) if weights is None else weights
+    optimizer = torch.optim.Adam([theta], lr=options.fit_learning_rate)
+    decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, total_iters=options.fit_steps)
+    for _ in range(options.fit_steps):
+        rows = torch.multinomial(weights.float().to(rng.device), options.fit_batch_size, True, generator=rng)
+        loss = target.per_example_loss(theta, images[rows.to(images.device)], rng, stratified=True).mean()
+        optimizer.zero_grad()
+        with warnings.catch_warnings():
+            # torch notes that the frozen layers before the first B have no gradient, which is the point of them.
+            warnings.filterwarnings("ignore", "Full backward hook is firing")
+            loss.backward()
+        optimizer.step()
+        decay.step()
+    return theta.detach()
+
+
+def some_records(public: PublicRecords, num: int, rng: torch.Generator) -> Tensor:
+    """(N, ...) ``num`` public records, drawn without replacement; all, if there are fewer."""
+    rows = torch.randperm(len(public.records), generator=rng, device=rng.device)[:num]
+    return public.records[rows.to(public.records.device)]
+
+
+class PublicFeatures:
+    """The target's features of a record, standardised by public statistics and of norm 1.
+
+    Args:
+        target: Its features are taken.
+        records: (N, ...) public records; the statistics are theirs.
+
+    Attributes:
+        records: These records.
+        features_NF: Their features, standardised, of norm 1.
+    """
+
+    def __init__(self, target: Target, records: Tensor) -> None:
+        self._target, self.records = target, records
+        raw_NF = target.features(records)
+        self._mean_F, self._std_F = raw_NF.mean(0), raw_NF.std(0).clamp(min=1e-3)
+        self.features_NF = self._normed(raw_NF)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(b, F) rows of norm 1, each a function of its own record."""
+        return self._normed(self._target.features(x))
+
+    def differentiable(self, x: Tensor) -> Tensor:
+        """The same with gradients in the images, for images that are generated."""
+        # The target's own features run without gradients; what its decorator wraps does not.
+        raw_bF = inspect.unwrap(type(self._target).features)(self._target, x)
+        return self._normed(raw_bF)
+
+    def _normed(self, raw_bF: Tensor) -> Tensor:
+        return torch.nn.functional.normalize((raw_bF - self._mean_F) / self._std_F, dim=1)
+
+
+def nearest_votes(features_bF: Tensor, candidates_SF: Tensor, votes: int) -> Tensor:
+    """Votes of l2 norm 1 of each record for the candidates that are nearest to it.
+
+    Args:
+        features_bF: Of the records.
+        candidates_SF: Of the candidates.
+        votes: w, candidates that a record votes for, each with 1/√w.
+
+    Returns:
+        (b, S), each row a function of its own record.
+
+    >>> nearest_votes(torch.tensor([[0.9]]), torch.tensor([[0.0], [1.0], [3.0]]), 1).tolist()
+    [[0.0, 1.0, 0.0]]
+    """
+    nearest = torch.cdist(features_bF, candidates_SF).topk(votes, largest=False).indices
+    return features_bF.new_zeros(len(features_bF), len(candidates_SF)).scatter(1, nearest, votes**-0.5)

@@ -1,0 +1,243 @@
+"""Fitting the LoRA to a released mean embedding: what DP-MERF and DP-MEPF share.
+
+Two ways to reduce the maximum mean discrepancy (MMD) between what the model makes and the released mean:
+
+* ``weights`` reduces it over distributions on public images and then fits the LoRA to the result by its own loss. Of
+  all weightings of the images it takes the one nearest to equal weights in relative entropy that comes near the mean,
+  which is an exponential tilt, w ∝ exp⟨ν, φ⟩, and its ν the minimum of a smooth convex function. ν is the witness
+  function of an MMD with the kernel ⟨φ, φ'⟩; the ridge on it grows with the noise.
+* ``samples`` reduces it over θ, through a few steps of a deterministic sampler, as the papers do with a generator.
+
+Both are post-processing of the release. A mean embedding fixes no more than the moments that it holds: two data sets
+with one mean give one LoRA. With the noise of a small ε both ways move θ by noise as well.
+
+Shapes: N public images, b images of a batch, F features of the embedding, P parameters of the target.
+"""
+
+import warnings
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import logsumexp
+from torch import Tensor
+
+from dphyper.bench.errors import UserError
+from dphyper.bench.method import Method, Options, Role, Selection
+from dphyper.bench.privacy.accounting import calibrate
+from dphyper.bench.privacy.budget import Budget
+from dphyper.bench.privacy.mechanisms import OneShotMean
+from dphyper.bench.privacy.private_data import PrivateData
+from dphyper.bench.target import Target
+from dphyper.methods.fitting import FitOptions, fit
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchingOptions(FitOptions):
+    """How a mean embedding becomes a LoRA.
+
+    Attributes:
+        fitting: ``weights`` or ``samples``, see the head of `dphyper.methods.matching`.
+        ridge: Weight of ½‖ν‖², times the standard deviation of the released mean, of noise and sampling together.
+        public_images: Public images that are weighted.
+        sampler_steps: Steps of the sampler for ``samples``.
+        count_weight: c/C, weight of the count that is released with the sum under add-or-remove-one.
+    """
+
+    fitting: str = "weights"
+    ridge: float = 0.5
+    public_images: int = 8192
+    sampler_steps: int = 4
+    count_weight: float = 1 / 3
+    fit_learning_rate: float = 0.02
+
+    def __post_init__(self) -> None:
+        if self.fitting not in ("weights", "samples"):
+            raise UserError(f"options.fitting = '{self.fitting}': expected 'weights' or 'samples'")
+        if not self.ridge > 0:
+            raise UserError(f"options.ridge = {self.ridge}: expected a number above 0")
+
+
+def squared_mmd(features_bF: Tensor, mean_F: Tensor) -> Tensor:
+    """Unbiased squared MMD, up to a constant, of what a batch is drawn from to a distribution of this mean embedding.
+
+    Args:
+        features_bF: At least two rows φ.
+        mean_F: The other mean embedding.
+
+    Returns:
+        Scalar: mean of ⟨φ_i, φ_j⟩ over i ≠ j, less twice the mean of ⟨φ_i, mean⟩, plus ‖mean‖². Gretton et al. 2012,
+        Lemma 6, with the linear kernel on φ; negative at times.
+
+    >>> round(float(squared_mmd(torch.tensor([[1.0], [3.0]]), torch.tensor([2.0]))), 4)  # 1·3 − 2·2·2 + 2²
+    -1.0
+    """
+    size = len(features_bF)
+    total_F = features_bF.sum(0)
+    pairs = (total_F.square().sum() - features_bF.square().sum()) / (size * (size - 1))
+    return pairs - 2 * total_F @ mean_F / size + mean_F.square().sum()
+
+
+def tilted_weights(features_NF: Array, mean_F: Array, ridge_F: Array) -> Array:
+    """The exponential tilt of equal weights whose mean embedding comes near the given one.
+
+    Args:
+        features_NF: φ of each image.
+        mean_F: The mean embedding that is wanted.
+        ridge_F: c, weight of ½ν² in each coordinate, above 0.
+
+    Returns:
+        (N,) weights w of sum 1 with Σ w_i φ_i + c ν = mean and w ∝ exp⟨ν, φ⟩: the minimum over w of
+        KL(w ‖ 1/N) + Σ_f (Σ w_i φ_if − mean_f)² / 2c_f.
+
+    >>> tilted_weights(np.array([[0.0], [1.0]]), np.array([0.8]), np.array([1e-9])).round(3).tolist()
+    [0.2, 0.8]
+    """
+
+    def dual(nu_F: Array) -> tuple[float, Array]:
+        score_N = features_NF @ nu_F
+        log_sum = logsumexp(score_N)
+        value = log_sum - nu_F @ mean_F + 0.5 * ridge_F @ nu_F**2
+        return float(value), np.exp(score_N - log_sum) @ features_NF - mean_F + ridge_F * nu_F
+
+    solved = minimize(dual, np.zeros_like(mean_F), jac=True, method="L-BFGS-B", options={"maxiter": 500})
+    score_N = features_NF @ solved.x
+    return np.asarray(np.exp(score_N - logsumexp(score_N)))
+
+
+def few_step_samples(target: Any, theta: Tensor, num: int, steps: int, rng: torch.Generator) -> Tensor:
+    """Images of a deterministic sampler of few steps (DDIM, Song et al. 2021), differentiable in θ.
+
+    Args:
+        target: A `LoRADiffusion`; the contract of a target has no sampler with gradients.
+        theta: (P,).
+        num: b.
+        steps: Steps from pure noise, evenly spaced.
+        rng: Source of the initial noise.
+
+    Returns:
+        (b, C, H, W) predicted clean images of the last step, clamped to [-1, 1].
+    """
+    schedule = target.scheduler
+    alpha_t = schedule.alphas_cumprod.to(theta)
+    times = np.linspace(len(alpha_t) - 1, 0, steps + 1).round().astype(int)[:-1].tolist()
+    x = torch.randn((num, *target.image_shape), generator=rng, device=rng.device).to(theta)
+    clean = x
+    for step, t in enumerate(times):
+        kept, lost = alpha_t[t].sqrt(), (1 - alpha_t[t]).sqrt()
+        with target._bound(theta):
+            predicted = target.unet(x, t, return_dict=False)[0]
+        kind = schedule.config["prediction_type"]
+        if kind == "v_prediction":
+            clean = kept * x - lost * predicted
+        else:
+            clean = (x - lost * predicted) / kept if kind == "epsilon" else predicted
+        clean = clean.clamp(-1, 1)
+        if step + 1 < steps:
+            noise = (x - kept * clean) / lost
+            following = alpha_t[times[step + 1]]
+            x = following.sqrt() * clean + (1 - following).sqrt() * noise
+    return clean
+
+
+def fit_samples(
+    target: Target,
+    embed: Callable[[Tensor], Tensor],
+    mean_F: Tensor,
+    options: MatchingOptions,
+    rng: torch.Generator,
+) -> Tensor:
+    """Minimise the MMD of the sampler's images to the mean embedding by Adam, from the base model.
+
+    Args:
+        target: A `LoRADiffusion`.
+        embed: Images to (b, F), differentiable.
+        mean_F: The mean embedding.
+        options: As in `MatchingOptions`.
+        rng: Source of the initial noises.
+
+    Returns:
+        (P,) the last iterate.
+    """
+    theta = target.initial().requires_grad_()
+    optimizer = torch.optim.Adam([theta], lr=options.fit_learning_rate)
+    decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, total_iters=options.fit_steps)
+    for _ in range(options.fit_steps):
+        images = few_step_samples(target, theta, options.fit_batch_size, options.sampler_steps, rng)
+        optimizer.zero_grad()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Full backward hook is firing")  # as in `fit`
+            squared_mmd(embed(images), mean_F).backward()
+        optimizer.step()
+        decay.step()
+    return theta.detach()
+
+
+class Embedding(Protocol):
+    """Record-wise embedding of norm at most 1, and public images for it.
+
+    Attributes:
+        records: (N, ...) public images.
+        features_NF: Their embeddings.
+    """
+
+    records: Tensor
+    features_NF: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(b, F) rows, each a function of its own record."""
+        ...
+
+    def differentiable(self, x: Tensor) -> Tensor:
+        """The same with gradients in the images."""
+        ...
+
+
+class Matching(Method):
+    """A released mean embedding, matched; a subclass gives the embedding."""
+
+    role: ClassVar[Role] = "method"
+    selection: ClassVar[Selection] = "tuned_public"
+    uses = frozenset({"task", "n", "epsilon", "seed"})
+    reads_public = True
+    options_type: ClassVar[type[Options]] = MatchingOptions
+    _options: MatchingOptions
+
+    @abstractmethod
+    def embedding(self, rng: torch.Generator) -> Embedding:
+        """The embedding; it may depend on public records and on ``rng``."""
+
+    def mechanisms(self, budget: Budget) -> tuple[OneShotMean, ...]:
+        """The releases, which together spend the whole budget."""
+        return calibrate(budget, OneShotMean(l2_clip_norm=1.0, count_weight=self._options.count_weight))
+
+    def release(self, private: PrivateData, embedding: Embedding, budget: Budget) -> tuple[Tensor, Tensor, float]:
+        """The mean embedding.
+
+        Returns:
+            (F,) noisy mean, (F,) standard deviation of its noise, and the number of records or its noisy estimate.
+        """
+        (mechanism,) = self.mechanisms(budget)
+        released = private.release_mean(embedding, mechanism, role="mean embedding")
+        return released.mean, torch.full_like(released.mean, released.noise_std), released.count
+
+    def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Tensor:
+        """Release the mean embedding and fit the LoRA to it."""
+        options, target = self._options, self.target
+        embedding = self.embedding(rng)
+        mean_F, noise_std_F, count = self.release(private, embedding, budget)
+        if options.fitting == "samples":
+            return fit_samples(target, embedding.differentiable, mean_F.to(embedding.records), options, rng)
+        features_NF = embedding.features_NF.double().cpu()
+        # The sampling error of n records, as if they spread as public ones do.
+        sampling = features_NF.var(0).mean() / count
+        ridge_F = options.ridge * (noise_std_F.cpu().square() + sampling).sqrt()
+        weights_N = tilted_weights(features_NF.numpy(), mean_F.cpu().numpy(), ridge_F.numpy())
+        return fit(target, target.initial(), embedding.records, options, rng, weights=torch.from_numpy(weights_N))

@@ -1,0 +1,106 @@
+"""Private Evolution: the private records vote for the nearest images of the public model, which then breed.
+
+A population of images is sampled from the base model; each record votes, by the public features that it has by
+itself, for the nearest ones; the noisy votes are thresholded, the population is drawn anew in proportion to them and
+varied. Nothing is trained meanwhile. Lin et al. 2024, arXiv:2305.15560, algorithms 1 and 2. Departures: the result here
+must be a LoRA, and is one that is fitted to the last population in proportion to its votes, where the paper publishes
+images; a record may spread its vote over some images, at the same l2 norm, for with a hundred records and one vote
+each hardly any image stands out of the noise; embeddings are the target's features and never the evaluation's; there
+are no classes and no lookahead. It cannot make what the base model cannot.
+
+Shapes: S images of the population, b records of a chunk, F features.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from dphyper.bench.errors import UserError
+from dphyper.bench.method import Method, Role, Selection
+from dphyper.bench.privacy.accounting import calibrate
+from dphyper.bench.privacy.budget import Budget
+from dphyper.bench.privacy.mechanisms import NoisyHistogram
+from dphyper.bench.privacy.private_data import PrivateData
+from dphyper.bench.target import to_unit
+from dphyper.methods.fitting import FitOptions, PublicFeatures, fit, nearest_votes, some_records
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivateEvolutionOptions(FitOptions):
+    """Hyper-parameters of `PrivateEvolution`.
+
+    Attributes:
+        population: S, images in a population.
+        iterations: Votes; the population is varied between two of them.
+        votes: Nearest images that a record votes for, each with one over the root of their number.
+        threshold: H, what is taken off the votes of an image, in standard deviations of their noise.
+        first_strength: Strength of the first variation.
+        last_strength: Strength of the last one; between them it falls linearly.
+        public_images: Public images by whose statistics features are standardised.
+    """
+
+    population: int = 256
+    iterations: int = 2
+    votes: int = 8
+    threshold: float = 1.0
+    first_strength: float = 0.5
+    last_strength: float = 0.25
+    public_images: int = 2048
+
+    def __post_init__(self) -> None:
+        if self.iterations < 1 or not 1 <= self.votes <= self.population:
+            raise UserError(
+                f"options.private_evolution: iterations = {self.iterations}, votes = {self.votes}, population = "
+                f"{self.population}: expected at least 1 iteration and from 1 to as many votes as images"
+            )
+
+
+class PrivateEvolution(Method):
+    """Images of the public model, selected by noisy votes and varied."""
+
+    role: ClassVar[Role] = "method"
+    selection: ClassVar[Selection] = "tuned_public"
+    uses = frozenset({"task", "n", "epsilon", "seed"})
+    reads_public = True
+    options_type = PrivateEvolutionOptions
+    _options: PrivateEvolutionOptions
+
+    def mechanisms(self, budget: Budget) -> tuple[NoisyHistogram, ...]:
+        """One histogram for each iteration, with one noise multiplier, which together spend the whole budget."""
+        options = self._options
+        return calibrate(budget, *(NoisyHistogram(bins=options.population),) * options.iterations)
+
+    def evolve(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The last population.
+
+        Returns:
+            (S, ...) images and (S,) their thresholded votes; equal ones if no image stands out.
+        """
+        options, base = self._options, self.target.initial()
+        features = PublicFeatures(self.target, some_records(self.public, options.public_images, rng))
+        images = to_unit(self.target.sample(base, options.population, rng)).to(base.device)
+        votes_S = torch.ones(options.population)
+        for iteration, mechanism in enumerate(self.mechanisms(budget)):
+            if iteration:
+                rows = torch.multinomial(votes_S.to(rng.device), options.population, True, generator=rng)
+                done = (iteration - 1) / max(options.iterations - 2, 1)
+                strength = options.first_strength + done * (options.last_strength - options.first_strength)
+                images = self.target.vary(base, images[rows.to(images.device)], strength, rng)
+            candidates_SF = features(images)
+            noisy_S = private.release_histogram(
+                lambda x, among_SF=candidates_SF: nearest_votes(features(x), among_SF, options.votes),  # type: ignore[misc]
+                mechanism,
+                role=f"votes {iteration + 1}",
+            ).cpu()
+            floor = options.threshold * mechanism.noise_std(budget.relation)
+            votes_S = (noisy_S - floor).clamp(min=0.0)
+            if not votes_S.any():
+                votes_S = torch.ones_like(votes_S)
+        return images, votes_S
+
+    def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Tensor:
+        """Evolve a population and fit the LoRA to it."""
+        images, votes_S = self.evolve(private, budget, rng)
+        return fit(self.target, self.target.initial(), images, self._options, rng, weights=votes_S)

@@ -1,0 +1,65 @@
+"""PrivImage: a noisy query finds the public tasks that the private records resemble, and the LoRA is fitted to these.
+
+Each record votes, by the public features that it has by itself, for the public tasks whose centroids are nearest; the
+noisy votes choose tasks, whose images warm up the LoRA; DP-SGD spends what is left. Li et al. 2024, arXiv:2311.12850,
+with three departures: the semantic classes are public tasks and no classifier is trained; a vote has l2 norm 1, which
+the mechanism's sensitivity states, where the paper adds √w; the noise comes from the harness and not from a
+seed that is set just before it is drawn, as in published code. Where no task stands out of the noise, tasks are chosen
+by the noise, and nothing tells.
+
+Shapes: b records of a chunk, T public tasks, F features, N images.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dphyper.bench.privacy.mechanisms import NoisyHistogram
+from dphyper.bench.privacy.private_data import PrivateData
+from dphyper.methods.fitting import PublicFeatures, nearest_votes
+from dphyper.methods.warm_start import Query, WarmStart, WarmStartOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivImageOptions(WarmStartOptions):
+    """Hyper-parameters of `PrivImage`.
+
+    Attributes:
+        votes: w, nearest tasks that a record votes for, each with 1/√w.
+        selected: Tasks with the most votes whose images are trained on, each with the same weight.
+        centroid_images: Images of each task over which its centroid is averaged.
+    """
+
+    votes: int = 8
+    selected: int = 8
+    centroid_images: int = 16
+
+
+class PrivImage(WarmStart):
+    """A vote for public tasks, training on their images, then DP-SGD."""
+
+    options_type = PrivImageOptions
+    _options: PrivImageOptions
+
+    def unscaled_query(self) -> NoisyHistogram:
+        """One histogram with a bin for each public task."""
+        return NoisyHistogram(bins=len(self.public.tasks))
+
+    def ask(self, private: PrivateData, query: Query, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The images of the tasks with the most votes, each task with the same weight."""
+        assert isinstance(query, NoisyHistogram)
+        public = self.public
+        numpy_rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=rng)))
+        rows = [np.resize(numpy_rng.permutation(task), self._options.centroid_images) for task in public.tasks]
+        features = PublicFeatures(self.target, public.records[torch.from_numpy(np.concatenate(rows))])
+        centroids_TF = features.features_NF.unflatten(0, (len(public.tasks), -1)).mean(1)
+        votes = min(self._options.votes, len(centroids_TF))
+        counts_T = private.release_histogram(
+            lambda x: nearest_votes(features(x), centroids_TF, votes), query, role="votes for public tasks"
+        )
+        chosen = counts_T.topk(min(self._options.selected, len(counts_T))).indices.tolist()
+        tasks = [torch.from_numpy(public.tasks[task]) for task in chosen]
+        weights_N = torch.cat([torch.full((len(task),), 1 / len(task)) for task in tasks])
+        return public.records[torch.cat(tasks)], weights_N

@@ -1,0 +1,92 @@
+"""A noisy query that picks or makes images, a warm-up of the LoRA on these, then DP-SGD with what is left.
+
+The share of the query in the budget is exact: its noise multiplier is that of a query which spends the share of the
+whole 1/σ², and the gradient steps are calibrated beside it, so that both together spend ε and δ and no more. The
+images may be public or released by the query; the warm-up is post-processing either way. A subclass gives the query.
+
+Shapes: N images, P parameters of the target.
+"""
+
+import dataclasses
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from dphyper.bench.errors import UserError
+from dphyper.bench.method import Method, Options, Role, Selection
+from dphyper.bench.privacy.accounting import calibrate
+from dphyper.bench.privacy.budget import Budget
+from dphyper.bench.privacy.mechanisms import NoisyHistogram, PoissonGradientSteps
+from dphyper.bench.privacy.private_data import PrivateData
+from dphyper.methods.descent import Guide, RateOptions, descend
+from dphyper.methods.fitting import FitOptions, fit
+
+Query = NoisyHistogram | PoissonGradientSteps
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmStartOptions(RateOptions, FitOptions):
+    """Hyper-parameters of DP-SGD, of the fit before it, and how they share the budget.
+
+    Attributes:
+        query_share: Share of the budget's 1/σ² that the query takes, above 0; at 1 no DP-SGD follows.
+    """
+
+    query_share: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.query_share <= 1:
+            raise UserError(
+                f"options.query_share = {self.query_share}: expected above 0 and at most 1 (no DP-SGD after the query)"
+            )
+
+
+class WarmStart(Method):
+    """Query, warm-up, DP-SGD."""
+
+    role: ClassVar[Role] = "method"
+    selection: ClassVar[Selection] = "tuned_public"
+    uses = frozenset({"task", "n", "epsilon", "seed"})
+    reads_public = True
+    options_type: ClassVar[type[Options]] = WarmStartOptions
+    _options: WarmStartOptions
+
+    @abstractmethod
+    def unscaled_query(self) -> Query:
+        """The query, without its noise multiplier."""
+
+    @abstractmethod
+    def ask(self, private: PrivateData, query: Query, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Run the query.
+
+        Returns:
+            (N, ...) images for the warm-up and their (N,) weights.
+        """
+
+    def mechanisms(self, budget: Budget) -> tuple[Query, PoissonGradientSteps | None]:
+        """The query and the gradient steps, None for none of these, which together spend the budget."""
+        share = self._options.query_share
+        (alone,) = calibrate(budget, self.unscaled_query())
+        if share == 1:
+            return alone, None
+        assert alone.noise_multiplier is not None
+        query = dataclasses.replace(alone, noise_multiplier=alone.noise_multiplier / math.sqrt(share))
+        _, steps = calibrate(budget, query, self._options.unscaled())
+        assert isinstance(steps, PoissonGradientSteps)
+        return query, steps
+
+    def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Tensor:
+        """Ask, fit the LoRA to the answer, and descend the noisy gradients from there."""
+        options = self._options
+        query, steps = self.mechanisms(budget)
+        images, weights = self.ask(private, query, rng)
+        theta = fit(self.target, self.target.initial(), images, options, rng, weights=weights)
+        if steps is None:
+            return theta
+        guide = Guide(self.target, options, rng)
+        return descend(self.target, private, steps, options, guide, learning_rate=options.learning_rate, theta=theta)
