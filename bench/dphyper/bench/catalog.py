@@ -20,7 +20,10 @@ METHODS = Registry(
         "dp_sgd": "dphyper.methods.dp_sgd:DPSGD",
         "dp_sgd_tuned": "dphyper.methods.dp_sgd_tuned:DPSGDTuned",
         "public_only": "dphyper.methods.public_only:PublicOnly",
+        "subspace_dp_sgd": "dphyper.methods.subspace:SubspaceDPSGD",
+        "subspace_one_shot": "dphyper.methods.subspace:SubspaceOneShot",
         "nonprivate_lora": "dphyper.methods.nonprivate_lora:NonprivateLoRA",
+        "nonprivate_full": "dphyper.methods.nonprivate_full:NonprivateFull",
     },
     group="dphyper.methods",
 )
