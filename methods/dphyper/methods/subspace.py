@@ -61,8 +61,8 @@ class SubspaceOptions(Options):
     basis_rate: float = 1e-3
     code_rate: float = 3e-2
     code_decay: float = 1e-2
-    probe_tasks: int = 256
-    probe_records: int = 32
+    probe_tasks: int = 128
+    probe_records: int = 16
     probe_multiplicity: int = 8
     unit_quantile: float = 0.5
 
@@ -70,8 +70,8 @@ class SubspaceOptions(Options):
 class LinearDecoder(nn.Module):
     """Best linear guess of a task's coefficients from the noisy mean of its records' codes.
 
-    Over the public tasks, coefficients a and mean codes z have moments E(z) = m, Cov(z) = S and Cov(a, z) = R, and
-    records of one task scatter around it with covariance W. From n records and with noise of standard deviation τ on
+    Over the public tasks, coefficients a (of mean 0) and mean codes z have moments E(z) = m, Cov(z) = S and
+    Cov(a, z) = R, and records of one task scatter around it with covariance W. From n records and with noise of standard deviation τ on
     each coordinate the guess is R (S + W/n + τ² I)⁻¹ (z − m): the posterior mean of Gaussian tasks, as the hypernetwork's
     `Shrinkage`, with a regression behind it. At infinite noise it is 0.
     """
@@ -92,15 +92,18 @@ class LinearDecoder(nn.Module):
 
         Args:
             code_TSk: Codes of the same number of records of each task, at least 2 tasks of at least 2 records.
-            coefficient_Tk: The tasks' coefficients.
+            coefficient_Tk: The tasks' coefficients, of mean 0 over all public tasks.
         """
         num, size = code_TSk.shape[:2]
         mean_Tk = code_TSk.mean(1)
         inner_Nk = (code_TSk - mean_Tk[:, None]).flatten(0, 1)
         outer_Tk = mean_Tk - mean_Tk.mean(0)
-        self.mean_k.copy_(mean_Tk.mean(0))
+        centred_Tk = coefficient_Tk - coefficient_Tk.mean(0)
+        # These tasks are a sample, whose mean coefficients are not quite 0: m is the mean code where they are.
+        slope_kk = torch.linalg.pinv(centred_Tk) @ outer_Tk
+        self.mean_k.copy_(mean_Tk.mean(0) - coefficient_Tk.mean(0) @ slope_kk)
         self.within_kk.copy_(inner_Nk.T @ inner_Nk / (num * (size - 1)))
-        self.cross_kk.copy_((coefficient_Tk - coefficient_Tk.mean(0)).T @ outer_Tk / num)
+        self.cross_kk.copy_(centred_Tk.T @ outer_Tk / num)
         # The means of S records scatter by W/S even where all tasks are equal.
         values, vectors = torch.linalg.eigh(outer_Tk.T @ outer_Tk / num - self.within_kk / size)
         self.between_kk.copy_(vectors * values.clamp(min=0) @ vectors.T)
