@@ -40,6 +40,9 @@ QUICK: dict[str, dict[str, Any]] = {
     "privimage": {"steps": 2, "multiplicity": 1, "fit_steps": 2, "fit_batch_size": 8, "centroid_images": 4},
     "dp_feta": {"steps": 2, "multiplicity": 1, "fit_steps": 2, "fit_batch_size": 8, "variations": 4, "queries": 2},
     "nonprivate_lora": {"steps": 3, "sampling_prob": 1.0},
+    "nonprivate_full": {"steps": 1, "sampling_prob": 0.1, "multiplicity": 2, "learning_rate": 0.01},
+    "subspace_dp_sgd": {"steps": 3, "multiplicity": 2},
+    "subspace_one_shot": {"probe_multiplicity": 2},
 }
 # Where a record's draws of time and noise come with its place in the batch.
 DEALT_BY_POSITION = {
@@ -88,7 +91,7 @@ def adapt(name: str, records: Tensor, *, budget: Budget = BUDGET, seed: int = 0,
 def check_result_is_a_parameter_vector(name: str) -> None:
     for records in (images(32), images(33, channels=3), images(4096)):
         theta, _ = adapt(name, records)
-        assert theta.shape == (target(records.shape[1]).num_parameters,)
+        assert theta.shape == (method(name, records.shape[1]).target.num_parameters,)
         assert theta.isfinite().all()
         assert not theta.requires_grad
 
@@ -126,7 +129,7 @@ def check_ledger_tells_what_was_read(name: str) -> None:
 def check_parameters_move(name: str) -> None:
     theta, ledger = adapt(name, images())
     if ledger.charges:
-        assert not torch.equal(theta, target().initial())
+        assert not torch.equal(theta, method(name).target.initial())
 
 
 def check_records_are_clipped(name: str) -> None:

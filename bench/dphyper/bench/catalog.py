@@ -29,7 +29,10 @@ METHODS = Registry(
         "dp_mepf": "dphyper.methods.dp_mepf:DPMEPF",
         "dp_merf": "dphyper.methods.dp_merf:DPMERF",
         "public_only": "dphyper.methods.public_only:PublicOnly",
+        "subspace_dp_sgd": "dphyper.methods.subspace:SubspaceDPSGD",
+        "subspace_one_shot": "dphyper.methods.subspace:SubspaceOneShot",
         "nonprivate_lora": "dphyper.methods.nonprivate_lora:NonprivateLoRA",
+        "nonprivate_full": "dphyper.methods.nonprivate_full:NonprivateFull",
     },
     group="dphyper.methods",
 )

@@ -83,6 +83,8 @@ class Method(lightning.LightningModule, ABC):
         private: False where the output carries no privacy guarantee whatever the budget.
         selection: How the default hyper-parameters were chosen.
         public_phase: Methods of the same name share one public phase; empty for none.
+        phase_options: Class with the fields of `options_type` that the public phase reads, where it reads not all: the
+            others can be tuned, and differ between methods of one phase, without training it again.
         reads_public: Whether `adapt` reads records of public tasks, which the harness then puts into `public`.
         options_type: The class of `options`.
 
@@ -102,6 +104,7 @@ class Method(lightning.LightningModule, ABC):
     private: ClassVar[bool] = True
     selection: ClassVar[Selection] = "fixed"
     public_phase: ClassVar[str] = ""
+    phase_options: ClassVar[type[Options] | None] = None
     reads_public: ClassVar[bool] = False
     options_type: ClassVar[type[Options]] = Options
 

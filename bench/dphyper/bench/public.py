@@ -32,11 +32,13 @@ class Episode:
             they have them; the surplus columns repeat records and have weight 0.
         weight_TS: Weight of each support row in its task's mean; a task's weights sum to 1.
         query_TQ: Rows of the query records.
+        task_T: Index of each task in its split; of a mixture, of the task that it began with.
     """
 
     support_TS: Tensor
     weight_TS: Tensor
     query_TQ: Tensor
+    task_T: Tensor
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Episode":
         """The same episode on another device; Lightning's batch transfer calls this."""
@@ -149,7 +151,7 @@ class _Episodes(IterableDataset[Episode]):
             chosen = rng.choice(len(rows), data.tasks, p=data.shares.get(self.split))
             dealt = [self._deal(self._mixed(rows[task], rng), rng) for task in chosen]
             support, weight, query = (torch.from_numpy(np.stack(part)) for part in zip(*dealt, strict=True))
-            yield Episode(support_TS=support, weight_TS=weight, query_TQ=query)
+            yield Episode(support_TS=support, weight_TS=weight, query_TQ=query, task_T=torch.from_numpy(chosen))
 
     def _mixed(self, rows: Rows, rng: np.random.Generator) -> Rows:
         """The task itself, or now and then its union with one to seven others, each with the same weight."""

@@ -168,6 +168,7 @@ class Runner:
             method.public = PublicRecords.of(collection, self.device)
         if not method.public_phase:
             return method.eval(), 0.0
+        read = dataclasses.fields(method.phase_options) if method.phase_options else None
         key = content_hash(
             [
                 method.public_phase,
@@ -177,7 +178,7 @@ class Runner:
                 cell.base.seed,
                 collection.public_fingerprint,
                 method.public_dim,
-                cell.options,
+                cell.options if read is None else {field.name: cell.options[field.name] for field in read},
                 inspect.getsource(sys.modules[type(method).__module__]),
             ]
         )

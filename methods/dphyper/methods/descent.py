@@ -153,7 +153,8 @@ def descend(
     else:
         optimizer = torch.optim.SGD([theta], lr=learning_rate, momentum=0.9)
     decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, total_iters=mechanism.steps)
-    iterates = [theta.detach().clone()]
+    last = max(math.floor(options.average_last * mechanism.steps), 1)
+    mean = torch.zeros_like(theta, requires_grad=False)
 
     guide.prepare(theta.detach(), 0)
     steps = private.gradient_steps(lambda x: guide.contribution(theta.detach(), x), mechanism, role=role)
@@ -161,11 +162,11 @@ def descend(
         theta.grad = guide.gradient(noisy.to(theta)).to(theta)
         optimizer.step()
         decay.step()
-        iterates.append(theta.detach().clone())
+        if step > mechanism.steps - last:
+            mean += theta.detach() / last
         if step < mechanism.steps:
             guide.prepare(theta.detach(), step)
-    last = max(math.floor(options.average_last * mechanism.steps), 1)
-    return torch.stack(iterates[-last:]).mean(0)
+    return mean
 
 
 class GuidedDescent(Method):

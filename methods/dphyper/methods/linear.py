@@ -429,6 +429,7 @@ class LinearTasks(lightning.LightningDataModule):
                 support_TS=order_TS[:, :support],
                 weight_TS=used_TS / used_TS.sum(1, keepdim=True),
                 query_TQ=order_TS[:, -options.query :],
+                task_T=chosen_T1[:, 0],
             )
 
 

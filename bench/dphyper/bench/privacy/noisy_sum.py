@@ -44,6 +44,8 @@ def clip_rows(rows_bk: Tensor, l2_clip_norm: float) -> Tensor:
     if rows_bk.shape[1] == 0:
         return rows_bk
     rows_bk = torch.where(rows_bk.isfinite().all(dim=1, keepdim=True), rows_bk, 0.0)
+    if math.isinf(l2_clip_norm):
+        return rows_bk
     largest_b1 = rows_bk.abs().amax(dim=1, keepdim=True)
     unit_bk = rows_bk / torch.where(largest_b1 > 0, largest_b1, 1.0)
     norm_b1 = torch.linalg.vector_norm(unit_bk, dim=1, keepdim=True).clamp(min=1.0)

@@ -37,6 +37,8 @@ from dphyper.bench.privacy.mechanisms import (
 from dphyper.bench.privacy.noise import NoiseSource
 from dphyper.bench.privacy.noisy_sum import noisy_sum
 
+MAX_NUMBERS = 2**24  # in the rows of one chunk: 128 MB in float64
+
 PerRecord = Callable[[Tensor], Tensor]
 T = TypeVar("T")
 
@@ -67,7 +69,8 @@ class PrivateData:
             denominator of gradient steps.
         ledger: Charged before anything is drawn.
         noise: Source of the noise and of the Poisson samples.
-        chunk_size: Records in each call of a per-record function; changes speed and memory only.
+        chunk_size: Most records in each call of a per-record function, fewer where their rows are very long; changes
+            speed and memory only.
 
     Raises:
         UserError: n is not positive, or differs from N under a relation that makes it public.
@@ -270,11 +273,12 @@ def _charged_sums(
         return draw(fn, mechanism, role, null_row)
 
     def draw(fn: PerRecord, mechanism: GaussianMechanism, role: str, null_row: Tensor) -> Iterator[Tensor]:
+        size = min(chunk_size, max(MAX_NUMBERS // max(null_row.shape[1], 1), 1))
         for step in range(1, mechanism.steps + 1):
             sampled = torch.from_numpy(noise.uniform(len(records)) < mechanism.sampling_prob)
             batch = records[sampled.to(records.device)]
             total = noisy_sum(
-                (_rows(fn, batch[i : i + chunk_size]) for i in range(0, len(batch), chunk_size)),
+                (_rows(fn, batch[i : i + size]) for i in range(0, len(batch), size)),
                 null_row.shape[1],
                 mechanism=mechanism,
                 relation=ledger.budget.relation,
