@@ -19,7 +19,8 @@ from scipy import stats
 from dphyper.bench.errors import UserError
 from dphyper.bench.specs import Cell
 from dphyper.bench.store import SCHEMA, Row, Store
-from dphyper.reports.aggregate import ALL, Section, aggregate, load, sections
+from dphyper.reports.aggregate import ALL, Section, aggregate, load, noise_quantiles, sections
+from dphyper.reports.figures import embedding_dim_heat_map
 from dphyper.reports.page import write_report
 from dphyper.reports.tables import results, versus
 from dphyper.reports.verdict import differences, verdict
@@ -56,7 +57,7 @@ def add(store: Store, cell: Cell, split: str, fid: float, **changes: Any) -> Cel
         "task": cell.task, "family": cell.task, "split": split, "distance": "near", "n": cell.n,
         "method": cell.method, "role": role, "epsilon": cell.epsilon, "delta": cell.delta,
         "relation": cell.relation, "embedding_dim": cell.embedding_dim if k else 0, "seed": cell.seed,
-        "private": private, "selection": selection, "protocol": "0123456789abcdef",
+        "noise_draw": cell.noise_draw, "private": private, "selection": selection, "protocol": "0123456789abcdef",
         "extractor": "efficientnet_lite0", "epsilon_spent": cell.epsilon if private else math.inf,
         "fid": fid, "kid": fid / 1000, "fid_floor": 5.0 + 0.1 * cell.seed, "kid_floor": 0.005, "num_images": 500,
         "num_reference": 372, "floor_images": 186, "public_shift": 33.0, "seconds_adapt": 2.0,
@@ -456,3 +457,34 @@ print(write_report(Store(sys.argv[1]), Path(sys.argv[2])))
     done = subprocess.run(run, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().endswith("index.html")
+
+
+def test_draws_of_the_noise_are_averaged_inside_a_seed_and_shown_by_quantiles(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    values = {0: [10.0, 20.0, 60.0], 1: [110.0, 130.0, 150.0]}
+    for seed, distances in values.items():
+        for draw, fid in enumerate(distances):
+            add(store, Cell(task="kettle", epsilon=1.0, seed=seed, noise_draw=draw, embedding_dim=8), "private", fid)
+    (section,) = sections(load(store))
+    shown = point(aggregate(section.values), metric="fid", method="hypernetwork", task="kettle")
+    assert (shown["mean"], shown["seeds"]) == (80.0, 2)  # of the seeds' means 30 and 130, not of six draws
+    (found,) = noise_quantiles(section).to_dict("records")
+    centred = [80.0 + x for x in (-20, -10, 30, -20, 0, 20)]
+    assert (found["draws"], found["mean"], found["worst"]) == (6, 80.0, 110.0)
+    assert [found[q] for q in ("q10", "q50", "q90")] == pytest.approx(np.quantile(centred, [0.1, 0.5, 0.9]))
+    folder = write_report(store, tmp_path / "report").parent
+    assert "| kettle | Hypernetwork, k = 8 | ε = 1 | 80.0 |" in next(folder.glob("*/noise_draws.md")).read_text()
+    one = noise_quantiles(only(fill(Store(tmp_path / "one"), winning)))
+    assert one.empty
+
+
+def test_heat_map_is_drawn_where_a_method_ran_with_several_k_and_epsilons(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    for k in (4, 8):
+        for epsilon in (1.0, 4.0):
+            for seed in (0, 1):
+                cell = Cell(task="kettle", epsilon=epsilon, seed=seed, embedding_dim=k)
+                add(store, cell, "private", 10.0 * k / epsilon, embedding_dim=k)
+    assert embedding_dim_heat_map(only(store), tmp_path / "map")
+    assert (tmp_path / "map.pdf").exists()
+    assert not embedding_dim_heat_map(only(fill(Store(tmp_path / "one"), winning)), tmp_path / "none")

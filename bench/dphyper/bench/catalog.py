@@ -53,7 +53,7 @@ def canonical(cell: Cell) -> Cell:
         "options": dataclasses.asdict(method.options_type.parse(cell.method, cell.options)),
     }
     if "epsilon" not in method.uses:
-        changes["epsilon"] = math.inf
+        changes |= {"epsilon": math.inf, "noise_draw": 0}
     if "embedding_dim" not in method.uses:
         changes["embedding_dim"] = 0
     return dataclasses.replace(cell, **changes)

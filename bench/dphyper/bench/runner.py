@@ -265,6 +265,7 @@ class Runner:
             relation=cell.relation,
             embedding_dim=cell.embedding_dim,
             seed=cell.seed,
+            noise_draw=cell.noise_draw,
             private=kind.private and not cell.reproducible_noise,
             selection=kind.selection,
             protocol=self.evaluator(cell.protocol).protocol_hash,
@@ -372,7 +373,7 @@ def _distinct_public_work(cells: Iterable[Cell]) -> list[Cell]:
 def _noise(cell: Cell) -> NoiseSource:
     """The source of a cell's privacy noise."""
     if cell.reproducible_noise:
-        return NoiseSource.reproducible(cell.seed)
+        return NoiseSource.reproducible(cell.seed + 1_000_000 * cell.noise_draw)
     return NoiseSource.os(secure=cell.secure_noise)
 
 

@@ -160,6 +160,8 @@ class Cell:
         embedding_dim: Dimension k of the private release of the embedding methods; 0 for the others.
         seed: Fixes the private draw, initialisations and sampling, never the privacy noise nor the randomness of
             private losses.
+        noise_draw: Tells cells apart that differ in nothing but the draw of the privacy noise, which no seed fixes: a
+            method that releases once stakes everything on one draw.
         reproducible_noise: Draw the privacy noise from the seed too. For tests only: the row is then marked as
             not private.
         secure_noise: Draw the privacy noise as exact discrete Gaussians on a grid (needs the extra ``secure``); the
@@ -178,6 +180,7 @@ class Cell:
     relation: RelationName = "add_or_remove_one"
     embedding_dim: int = 32
     seed: int = 0
+    noise_draw: int = 0
     reproducible_noise: bool = False
     secure_noise: bool = False
 

@@ -44,6 +44,7 @@ class Row(TypedDict):
     relation: str
     embedding_dim: int  # 0 for methods without an embedding
     seed: int
+    noise_draw: int  # number of the draw of the privacy noise
     private: bool  # False: no privacy claim may be made (non-private method, reproducible noise)
     selection: str  # "fixed", "tuned_public", "tuned_private" or "non_private"
     protocol: str  # hash of the evaluation protocol, extractor weights included
@@ -142,7 +143,7 @@ class Store:
                 "read it with the version that wrote it, or run the sweep again"
             )
         frame = pd.DataFrame(found)
-        keys = ["collection", "split", "task", "method", "epsilon", "embedding_dim", "n", "seed", "cell"]
+        keys = ["collection", "split", "task", "method", "epsilon", "embedding_dim", "n", "seed", "noise_draw", "cell"]
         return frame.sort_values(keys, ignore_index=True)
 
     def export(self) -> Path:

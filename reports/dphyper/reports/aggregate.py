@@ -1,7 +1,8 @@
 """From rows to numbers: comparable sections, one value for each seed, intervals and paired differences.
 
 Rows are compared only inside a `Section`: one collection, protocol, base model, n, neighbouring relation and δ.
-Nothing is averaged before its seed is gone: intervals are Student's t over seeds, the mean over tasks is taken
+Draws of the privacy noise are averaged inside their seed (`noise_quantiles` tells them apart); beyond that nothing is
+averaged before its seed is gone: intervals are Student's t over seeds, the mean over tasks is taken
 inside each seed first and only over seeds that finished every task, and differences are paired by seed. One
 seed has no interval (NaN), never a zero. The 95% of each interval holds for that interval alone: no correction
 is made for looking at many of them.
@@ -232,6 +233,26 @@ def at_every_epsilon(section: Section) -> pd.DataFrame:
         *(values[constant].assign(epsilon=epsilon) for epsilon in section.epsilons),
     ]
     return pd.concat(parts, ignore_index=True).drop_duplicates(["metric", *POINT, "seed"])
+
+
+def noise_quantiles(section: Section) -> pd.DataFrame:
+    """How far the draw of the privacy noise alone moves the Fréchet distance.
+
+    One row for each private task, series and ε with several draws: ``draws`` (of all seeds), ``mean``, the quantiles
+    ``q10``, ``q50``, ``q90`` and the ``worst``, of the distances after each seed's mean is moved to the common mean, so
+    that what differs between seeds does not enter.
+    """
+    rows = section.rows[(section.rows["split"] == "private") & np.isfinite(section.rows["epsilon"])]
+    found = []
+    for key, group in rows.groupby(POINT):
+        per_seed = group.groupby("seed")["fid"]
+        several = group[per_seed.transform("size") > 1]
+        if several.empty:
+            continue
+        mean = float(per_seed.mean().mean())
+        centred = several["fid"] - several.groupby("seed")["fid"].transform("mean") + mean
+        found.append((*key, len(several), mean, *centred.quantile([0.1, 0.5, 0.9]), centred.max()))
+    return pd.DataFrame(found, columns=[*POINT, "draws", "mean", "q10", "q50", "q90", "worst"])
 
 
 def paired(first: pd.DataFrame, second: pd.DataFrame) -> Interval:

@@ -1,4 +1,4 @@
-"""Figures of a paper, as PDF and PNG: distance against ε, distance against k, sheets of samples.
+"""Figures of a paper, as PDF and PNG: distance against ε, distance against k, k against ε, sheets of samples.
 
 Error bars and bands are the 95% intervals of `aggregate`; where a bar is longer than the spread of the means it
 runs out of the frame instead of flattening every curve. Fonts are embedded as TrueType (type 42).
@@ -16,6 +16,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 
 from dphyper.reports.aggregate import Section, aggregate
 from dphyper.reports.samples import Strip
@@ -146,6 +147,41 @@ def distance_vs_embedding_dim(section: Section, path: Path) -> bool:
         for ax in axes[::3]:
             ax.set_ylabel(distance("fid", section.extractor))
         _legend(figure, axes)
+    return True
+
+
+def embedding_dim_heat_map(section: Section, path: Path) -> bool:
+    """k against ε, for each method that ran with several k at several ε; False, and no file, when none did.
+
+    Means over the private tasks; a frame marks the best k of each ε, which private results show and never choose.
+    """
+    points = aggregate(section.every_k)
+    task = (section.shown("private") or [""])[0]
+    points = points[(points["metric"] == "fid") & (points["split"] == "private") & (points["task"] == task)]
+    points = points[(points["role"] == "method") & (points["embedding_dim"] > 0)]
+    grids = {
+        method: grid
+        for method, part in points.groupby("method", sort=False)
+        if min((grid := part.pivot_table(index="embedding_dim", columns="epsilon", values="mean")).shape) > 1
+    }
+    if not grids:
+        return False
+    with _canvas(path, len(grids)) as (figure, axes):
+        for ax, (method, grid) in zip(axes, grids.items(), strict=True):
+            values = grid.to_numpy(float)
+            mesh = ax.pcolormesh(values, cmap="viridis_r", edgecolors="white", linewidth=0.5)
+            for (row, column), value in np.ndenumerate(values):
+                if np.isfinite(value):
+                    colour = "black" if value < np.nanmean(values) else "white"
+                    ax.text(column + 0.5, row + 0.5, f"{value:.0f}", ha="center", va="center", color=colour, fontsize=6)
+            for column, best in enumerate(np.nan_to_num(values, nan=math.inf).argmin(axis=0)):
+                ax.add_patch(Rectangle((column, best), 1, 1, fill=False, edgecolor="#D55E00", linewidth=1.5))
+            ax.set_xticks(np.arange(values.shape[1]) + 0.5, [epsilon(float(value)) for value in [*grid.columns]])
+            ax.set_yticks(np.arange(values.shape[0]) + 0.5, [str(k) for k in grid.index])
+            ax.set_xlabel("ε")
+            ax.set_title(look(str(method)).label, loc="left")
+            figure.colorbar(mesh, ax=ax, label=distance("fid", section.extractor))
+        axes[0].set_ylabel("embedding dimension k")
     return True
 
 

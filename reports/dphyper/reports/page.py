@@ -131,8 +131,10 @@ def _figures(section: Section, folder: Path) -> list[dict[str, Any]]:
          figures.distance_vs_epsilon(section, "tuning", folder / "fid_vs_epsilon_tuning")),
         (f"{metric} against the embedding dimension k", "fid_vs_embedding_dim",
          figures.distance_vs_embedding_dim(section, folder / "fid_vs_embedding_dim")),
+        ("The embedding dimension k against ε", "embedding_dim_heat_map",
+         figures.embedding_dim_heat_map(section, folder / "embedding_dim_heat_map")),
     ]  # fmt: skip
-    missing = "Not drawn: no method ran with more than one k on private tasks."
+    missing = "Not drawn: no method ran with more than one k (the map: and more than one ε) on private tasks."
     return [
         {"title": title, "links": [_link(folder / f"{file}.png"), _link(folder / f"{file}.pdf")], "missing": ""}
         if drawn
@@ -156,6 +158,8 @@ def _tables(section: Section, gaps: pd.DataFrame, folder: Path) -> list[dict[str
         if ((gaps["split"] == split) & (gaps["metric"] == "fid")).any():
             table = tables.versus(section, gaps, split, f"{label}-differences")
             made.append((f"The hypernetwork minus other methods, {split} tasks", f"{split}_differences", table))
+        if split == "private" and (draws := tables.noise_draws(section, f"{label}-noise")):
+            made.append(("Draws of the privacy noise", "noise_draws", draws))
         for title, file, table in made:
             (folder / f"{file}.tex").write_text(table.to_latex(), encoding="utf-8")
             (folder / f"{file}.md").write_text(table.to_markdown(), encoding="utf-8")

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from dphyper.reports.aggregate import POINT, ROLES, Section, aggregate, at_every_epsilon, best
+from dphyper.reports.aggregate import POINT, ROLES, Section, aggregate, at_every_epsilon, best, noise_quantiles
 from dphyper.reports.style import digits, distance, epsilon, named, number, records
 
 DAGGER = "†"
@@ -171,6 +171,35 @@ def versus(section: Section, gaps: pd.DataFrame, split: str, label: str) -> Tabl
             "Student-t interval; below 0 the hypernetwork is better. "
             "Better and worse: the interval excludes 0, with no correction for many comparisons. "
             f"{conditions(section)}"
+        ),
+        label=label,
+        environment="longtable",
+    )
+
+
+def noise_draws(section: Section, label: str) -> Table | None:
+    """`aggregate.noise_quantiles` in print; None where no cell ran with several draws of its noise."""
+    found = noise_quantiles(section)
+    if found.empty:
+        return None
+    found, decimals = named(found), digits(section.distances)
+    index = pd.MultiIndex.from_frame(
+        pd.DataFrame(
+            {"Task": found["task"], "Method": found["name"], "Budget": ["ε = " + epsilon(e) for e in found["epsilon"]]}
+        )
+    )
+    titles = {"mean": "Mean", "q10": "10 %", "q50": "Median", "q90": "90 %", "worst": "Worst"}
+    cells = pd.DataFrame(
+        {title: [f"{value:.{decimals}f}" for value in found[column]] for column, title in titles.items()}, index=index
+    )
+    cells["Draws"] = found["draws"].astype(str).to_list()
+    return Table(
+        cells=cells,
+        bold=pd.DataFrame(False, index=index, columns=cells.columns),
+        caption=(
+            f"{distance('fid', section.extractor)} over draws of the privacy noise, on the same private records: "
+            "quantiles of all draws after each seed's mean was moved to the common mean. A method that releases once "
+            f"stakes everything on one draw. {conditions(section)}"
         ),
         label=label,
         environment="longtable",

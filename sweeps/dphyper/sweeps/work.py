@@ -28,7 +28,7 @@ from dphyper.sweeps.queue import Queue
 
 def states(cells: list[Cell], store: Store) -> pd.DataFrame:
     """One line for each cell of a plan, with its state in the store."""
-    columns = ["method", "task", "n", "epsilon", "embedding_dim", "seed"]
+    columns = ["method", "task", "n", "epsilon", "embedding_dim", "seed", "noise_draw"]
     frame = pd.DataFrame([{name: getattr(cell, name) for name in columns} for cell in cells])
     frame.insert(0, "state", [store.status(cell.id) for cell in cells])
     frame.insert(0, "cell", [cell.id for cell in cells])
@@ -130,6 +130,8 @@ def describe(cell: Cell, row: Row) -> str:
         where += f", ε={cell.epsilon:g}"
     if cell.embedding_dim:
         where += f", k={cell.embedding_dim}"
+    if cell.noise_draw:
+        where += f", draw {cell.noise_draw}"
     if row["status"] == "failed":
         return f"{where}, seed {cell.seed}: FAILED, {row['error']}"
     seconds = row.get("seconds_adapt", 0.0) + row["seconds_evaluate"]
