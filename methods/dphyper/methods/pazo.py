@@ -1,0 +1,82 @@
+"""PAZO: private zeroth-order descent whose probes lie in the space of public gradients.
+
+In each step q orthonormal probes are drawn in the space; a record contributes its q symmetric loss differences
+(ℓ(θ + λu) − ℓ(θ − λu)) / 2λ, clipped as one vector and noised in q dimensions; the step follows Σ u · difference.
+Private records take forward passes only. The differences stand for derivatives: both losses of a record, along all
+probes, are taken at the same times and noises of its own, without which they would be differences of noise.
+Gong & Li 2025, arXiv:2511.10859, section 3, PAZO-P.
+
+Departures: the paper draws probes independently from the sphere of the space and adds noise to each; orthonormal ones
+say nothing twice, and with q = k they give the projected gradient itself. No factor k/q is put on the step: the
+learning rate holds it. The space is that of the k largest directions of public tasks' gradients; with
+``basis_size = public_tasks`` it is all that they span, as in the paper.
+
+Shapes: b records, q probes, k directions, P parameters.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dphyper.bench.errors import UserError
+from dphyper.methods.descent import GuidedDescent
+from dphyper.methods.subspace import SubspaceGuide, SubspaceOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class PAZOOptions(SubspaceOptions):
+    """Hyper-parameters of `PAZO`; `l2_clip_norm` bounds a record's q differences together.
+
+    Attributes:
+        probes: q, directions probed in a step; at most k. A record costs 2 q K forward passes.
+        smoothing: λ, how far a probe reaches.
+    """
+
+    probes: int = 4
+    smoothing: float = 0.1
+    l2_clip_norm: float = 0.01
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.probes <= self.basis_size:
+            raise UserError(
+                f"options.probes = {self.probes}: expected at least 1 and at most options.basis_size = "
+                f"{self.basis_size}"
+            )
+        if not self.smoothing > 0:
+            raise UserError(f"options.smoothing = {self.smoothing}: expected a number above 0")
+
+
+class Probes(SubspaceGuide):
+    """Losses on both sides of θ along q public directions."""
+
+    def prepare(self, theta: Tensor, step: int) -> None:
+        """Draw the probes of this step."""
+        super().prepare(theta, step)
+        mixed_kq = torch.randn(len(self.basis_kP), self.options.probes, generator=self.rng, device=self.rng.device)
+        self._probes_qP = torch.linalg.qr(mixed_kq).Q.T.to(self.basis_kP) @ self.basis_kP
+
+    @torch.no_grad()
+    def contribution(self, theta: Tensor, x: Tensor) -> Tensor:
+        """(b, q) symmetric differences, averaged over K draws of time and noise."""
+        draws, reach = int(self.options.multiplicity), float(self.options.smoothing)
+        repeated, state = x.repeat_interleave(draws, 0), self.rng.get_state()
+
+        def loss(moved: Tensor) -> Tensor:
+            self.rng.set_state(state)
+            return self.target.per_example_loss(moved, repeated, self.rng)
+
+        differences = [loss(theta + reach * u_P) - loss(theta - reach * u_P) for u_P in self._probes_qP]
+        return torch.stack(differences, 1).unflatten(0, (-1, draws)).mean(1) / (2 * reach)
+
+    def gradient(self, noisy_D: Tensor) -> Tensor:
+        """(P,) the probes, each as far as its noisy difference says."""
+        return noisy_D @ self._probes_qP
+
+
+class PAZO(GuidedDescent):
+    """Descent by noisy loss differences along directions of public gradients."""
+
+    options_type = PAZOOptions
+    guide_type = Probes

@@ -1,0 +1,106 @@
+"""PE-SGD: private gradients as combinations of a few synthetic images' gradients, and images that follow.
+
+With G (N × P) the gradients of N synthetic images at θ, the gradient h of a private record is said by
+z = (G Gᵀ + ηI)⁻¹ G h, scaled to norm 1, summed and noised in N dimensions; the step follows Gᵀ ẑ. Then images are
+drawn again in proportion to |ẑ| and joined by variations under the present model. All after ẑ is post-processing.
+Zou et al., ICLR 2026, "PE-SGD: Differentially Private Deep Learning via Evolution of Gradient Subspace for Text".
+
+Norm 1 exactly, for the tiniest z as for the largest: this is what the paper does and what is done here. It discards
+how large a record's gradient is, and a record about which G says next to nothing votes as loudly as any other.
+
+Departures: the images begin as public records, not as free generations, since a fine-tuned model of one kind of image
+has no prompt. They are drawn in proportion to |ẑ|, as the paper has it; the published code takes a softmax of |ẑ|,
+which is nearly uniform. η is a share of the mean squared norm of the rows of G (an absolute 1e-6 there), because
+the gradients of a diffusion loss on a LoRA are a hundredth of those of a language model. The noisy sum is divided by
+the expected batch, not by the number that came.
+
+Shapes: b records, N synthetic images, P parameters.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dphyper.bench.errors import UserError
+from dphyper.methods.descent import Guide, GuidedDescent, RateOptions
+from dphyper.methods.subspace import finite_rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class PESGDOptions(RateOptions):
+    """Hyper-parameters of `PESGD`; a record's coefficients have norm 1, which is `l2_clip_norm`.
+
+    Attributes:
+        synthetic_images: N, at least 2.
+        synthetic_draws: Draws of time and noise over which the gradient of each is averaged.
+        ridge: η over the mean squared norm of their gradients, above 0.
+        evolve_every: Steps between two choices of images; 0 keeps the public records throughout, which a target
+            that has no `vary` needs.
+        variation_strength: How far an image is varied, above 0 and at most 1; see `Target.vary`.
+    """
+
+    synthetic_images: int = 64
+    synthetic_draws: int = 4
+    ridge: float = 1e-2
+    evolve_every: int = 5
+    variation_strength: float = 0.5
+    l2_clip_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.synthetic_images < 2 or self.synthetic_draws < 1 or self.evolve_every < 0:
+            raise UserError(
+                f"options.synthetic_images = {self.synthetic_images}, synthetic_draws = {self.synthetic_draws}, "
+                f"evolve_every = {self.evolve_every}: expected at least 2, 1 and 0"
+            )
+        if not self.ridge > 0 or not 0 < self.variation_strength <= 1:
+            raise UserError(
+                f"options.ridge = {self.ridge}, variation_strength = {self.variation_strength}: expected a number "
+                "above 0 and one above 0 and at most 1"
+            )
+        if self.l2_clip_norm != 1:
+            raise UserError(f"options.l2_clip_norm = {self.l2_clip_norm}: PE-SGD's coefficients have norm 1, leave it")
+
+
+class SyntheticSpan(Guide):
+    """Gᵀ ẑ, and the evolution of the images behind G."""
+
+    def prepare(self, theta: Tensor, step: int) -> None:
+        """Choose the images, if it is time, and take their gradients and the solution operator at θ."""
+        options = self.options
+        if step == 0:
+            assert self._public is not None, "PE-SGD reads public records"
+            self._images = self._public.draw(options.synthetic_images, 1, self.rng).flatten(0, 1)
+        elif options.evolve_every and step % options.evolve_every == 0:
+            self._evolve(theta)
+        rows_NP = finite_rows(self.target.per_example_gradients(theta, self._images, self.rng, options.synthetic_draws))
+        gram_NN = rows_NP @ rows_NP.T
+        # The least number keeps a matrix of zeros invertible, whose coefficients are then zero.
+        ridge = (options.ridge * gram_NN.diagonal().mean()).clamp(min=torch.finfo(gram_NN.dtype).tiny)
+        solved_NP = torch.linalg.solve(gram_NN + ridge * torch.eye(len(gram_NN)).to(gram_NN), rows_NP)
+        self._synthetic_NP, self._solved_NP = rows_NP.to(theta), solved_NP.to(theta)
+
+    def _evolve(self, theta: Tensor) -> None:
+        """Keep half of the images, each with a chance in proportion to |ẑ|, and a variation of each."""
+        count = self.options.synthetic_images
+        share_N = self._coefficients_N.abs().clamp(min=1e-12).to(self.rng.device)
+        kept = self._images[torch.multinomial(share_N, (count + 1) // 2, generator=self.rng).to(self._images.device)]
+        varied = self.target.vary(theta, kept, self.options.variation_strength, self.rng)
+        self._images = torch.cat([kept, varied])[:count]
+
+    def contribution(self, theta: Tensor, x: Tensor) -> Tensor:
+        """(b, N) coefficients, of norm 1."""
+        return torch.nn.functional.normalize(super().contribution(theta, x) @ self._solved_NP.T, eps=1e-30)
+
+    def gradient(self, noisy_D: Tensor) -> Tensor:
+        """(P,) the synthetic gradients, weighted by the noisy mean coefficients."""
+        self._coefficients_N = noisy_D
+        return noisy_D @ self._synthetic_NP
+
+
+class PESGD(GuidedDescent):
+    """Descent in the span of synthetic images' gradients, with images that evolve."""
+
+    options_type = PESGDOptions
+    guide_type = SyntheticSpan

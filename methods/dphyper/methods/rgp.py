@@ -1,0 +1,102 @@
+"""Reparametrised gradient perturbation: each weight matrix is reached through two thin gradient carriers.
+
+For a matrix W of the parameters, with L (out × c) and R (c × in) orthonormal, a record contributes ∂L = ∂W Rᵀ and
+∂R = Lᵀ ∂W, over all matrices together clipped and noised as in DP-SGD; the step follows (∂L) R + L (∂R) − L Lᵀ (∂L) R,
+the part of ∂W that the carriers can say, with noise in c (out + in) instead of out · in dimensions.
+Yu, Zhang, Chen, Yin & Liu 2021, arXiv:2106.09352, algorithm 1. The published code drops ∂R and reports better results;
+``carriers: left`` does that.
+
+Departures: the paper takes the carriers from W's own history by power iteration; here they are the leading singular
+directions, on either side, of all public tasks' gradients of that matrix (a fine-tuning that begins at B = 0 has no
+history). And the row of a record is clipped once over all matrices, classifier or not: there is none.
+
+Shapes: b records, m public tasks, c columns of a carrier, P parameters; o × i one matrix.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dphyper.bench.errors import UserError
+from dphyper.methods.descent import Guide, GuidedDescent, GuidedOptions
+from dphyper.methods.subspace import finite_rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class RGPOptions(GuidedOptions):
+    """Hyper-parameters of `RGP`.
+
+    Attributes:
+        carrier_rank: c, columns of each carrier; where a matrix is thinner, its thin side.
+        carriers: ``both``, or ``left`` for (∂L) R alone.
+        public_every: Steps for which carriers are kept before they are taken anew at the present parameters.
+    """
+
+    carrier_rank: int = 1
+    carriers: str = "both"
+    public_every: int = 5
+    public_tasks: int = 64
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.carriers not in ("both", "left"):
+            raise UserError(f"options.carriers = '{self.carriers}': expected 'both' or 'left'")
+        if self.carrier_rank < 1 or self.public_every < 1:
+            raise UserError(
+                f"options.carrier_rank = {self.carrier_rank}, options.public_every = {self.public_every}: expected "
+                "at least 1"
+            )
+
+
+class Carriers(Guide):
+    """(∂L) R + L (∂R) − L Lᵀ (∂L) R for each weight matrix; a target without matrices is one column."""
+
+    def prepare(self, theta: Tensor, step: int) -> None:
+        """Take the carriers, if it is time."""
+        if step % self.options.public_every:
+            return
+        public_mP = finite_rows(self.public_gradients(theta))
+        self._left_oc, self._right_ci = [], []
+        for public_moi in self._matrices(public_mP):
+            c = min(self.options.carrier_rank, *public_moi.shape[1:])
+            left = torch.linalg.svd(public_moi.transpose(0, 1).flatten(1), full_matrices=False).U
+            right = torch.linalg.svd(public_moi.flatten(0, 1), full_matrices=False).Vh
+            self._left_oc.append(left[:, :c].float())
+            self._right_ci.append(right[:c].float())
+
+    def _matrices(self, rows_bP: Tensor) -> Iterator[Tensor]:
+        """(b, o, i) of each weight matrix."""
+        shapes = getattr(self.target, "layer_shapes", [(self.target.num_parameters, 1)])
+        parts = rows_bP.split([o * i for o, i in shapes], dim=1)
+        return (part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=True))
+
+    def contribution(self, theta: Tensor, x: Tensor) -> Tensor:
+        """(b, D) gradients of all carriers."""
+        rows = []
+        matrices = self._matrices(super().contribution(theta, x))
+        for gradient_boi, left_oc, right_ci in zip(matrices, self._left_oc, self._right_ci, strict=True):
+            rows.append((gradient_boi @ right_ci.T).flatten(1))
+            if self.options.carriers == "both":
+                rows.append((left_oc.T @ gradient_boi).flatten(1))
+        return torch.cat(rows, 1)
+
+    def gradient(self, noisy_D: Tensor) -> Tensor:
+        """(P,) rebuilt from the carriers' noisy gradients."""
+        rebuilt, start = [], 0
+        for left_oc, right_ci in zip(self._left_oc, self._right_ci, strict=True):
+            d_left_oc = noisy_D[start : (start := start + left_oc.numel())].view_as(left_oc)
+            gradient_oi = d_left_oc @ right_ci
+            if self.options.carriers == "both":
+                d_right_ci = noisy_D[start : (start := start + right_ci.numel())].view_as(right_ci)
+                gradient_oi = gradient_oi + left_oc @ (d_right_ci - left_oc.T @ gradient_oi)
+            rebuilt.append(gradient_oi.flatten())
+        return torch.cat(rebuilt)
+
+
+class RGP(GuidedDescent):
+    """DP-SGD on low-rank carriers of each matrix's gradient, from public gradients."""
+
+    options_type = RGPOptions
+    guide_type = Carriers
