@@ -117,7 +117,7 @@ class DPAgg(Method):
 
         Args:
             mean_Tk: Mean codes of the tasks, without noise.
-            query: (T, Q, ...) other records of theirs.
+            query: (T, Q, ...) other records of theirs, as far as the tasks have as many.
             noise_std: Of the noise on each coordinate of a mean code.
             rng: Source of that noise; all scales see the same draws.
         """
