@@ -45,10 +45,10 @@ class DPAggOptions(Options):
     """
 
     code_steps: int = 2
-    code_draws: int = 8
+    code_draws: int = 4
     code_rate: float = 20.0
-    public_tasks: int = 8
-    public_images: int = 64
+    public_tasks: int = 4
+    public_images: int = 128
     query_images: int = 32
     count_weight: float = 1 / 3
 
@@ -81,17 +81,17 @@ class DPAgg(Method):
         """(b, k) where each record ends that descends its own loss by itself; each draws its own times and noises."""
         options = self._options
         code_bk = x.new_zeros(len(x), self.embedding_dim)
-        many = x.repeat_interleave(options.code_draws, 0)
         for _ in range(options.code_steps if len(x) else 0):
-            code_bk.requires_grad_()
-            theta_bP = (code_bk @ self.basis_kP).repeat_interleave(options.code_draws, 0)
-            loss = self.target.per_example_loss(theta_bP, many, rng).sum() / options.code_draws
-            with warnings.catch_warnings():
-                # torch notes that the frozen layers before the first B have no gradient, which is the point of them.
-                warnings.filterwarnings("ignore", "Full backward hook is firing")
-                (gradient_bk,) = torch.autograd.grad(loss, code_bk)
-            code_bk = code_bk.detach() - options.code_rate * gradient_bk
-        return code_bk.detach()
+            gradient_bk = torch.zeros_like(code_bk)
+            for _ in range(options.code_draws):
+                start_bk = code_bk.detach().requires_grad_()
+                loss = self.target.per_example_loss(start_bk @ self.basis_kP, x, rng).sum()
+                with warnings.catch_warnings():
+                    # torch notes that the frozen layers before the first B have no gradient, which is the point.
+                    warnings.filterwarnings("ignore", "Full backward hook is firing")
+                    gradient_bk += torch.autograd.grad(loss, start_bk)[0] / options.code_draws
+            code_bk = code_bk - options.code_rate * gradient_bk
+        return code_bk
 
     def mechanism(self, budget: Budget) -> OneShotMean:
         """The one release, with the noise multiplier that spends the whole budget."""
@@ -117,7 +117,7 @@ class DPAgg(Method):
 
         Args:
             mean_Tk: Mean codes of the tasks, without noise.
-            query: (T, Q, ...) other records of theirs.
+            query: (T, Q, ...) other records of theirs, as far as the tasks have as many.
             noise_std: Of the noise on each coordinate of a mean code.
             rng: Source of that noise; all scales see the same draws.
         """
