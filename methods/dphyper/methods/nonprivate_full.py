@@ -63,9 +63,7 @@ class FullDiffusion:
         if theta.dim() != 1:
             raise UserError(f"θ of shape {tuple(theta.shape)}: expected ({self.num_parameters},), one for all examples")
         parts = theta.split([weight.numel() for weight in self._base.values()])
-        return {
-            name: base + part.view_as(base) for (name, base), part in zip(self._base.items(), parts, strict=True)
-        }
+        return {name: base + part.view_as(base) for (name, base), part in zip(self._base.items(), parts, strict=True)}
 
     def _at(self, theta: Tensor, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """``fn`` of the `LoRADiffusion` at the weights of ``theta``."""
