@@ -16,7 +16,7 @@ Shapes: T tasks, S records of a task, Q query records, b records of a chunk, P p
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -135,7 +135,7 @@ class Subspace(Method):
     phase_options = SubspaceOptions
     scale_k: Tensor
     unit: Tensor
-    _options: Any
+    _options: SubspaceOptions
 
     def __init__(self, target: Target, options: Options, *, embedding_dim: int) -> None:
         super().__init__(target, options, embedding_dim=embedding_dim)
@@ -279,6 +279,7 @@ class SubspaceDPSGD(Subspace):
     """DP-SGD on k coefficients in the public subspace, from the public mean: the noise has k dimensions too."""
 
     options_type = SubspaceDPSGDOptions
+    _options: SubspaceDPSGDOptions
 
     def mechanism(self, budget: Budget) -> PoissonGradientSteps:
         """The gradient steps, with the noise multiplier that spends the whole budget."""
@@ -315,6 +316,7 @@ class SubspaceOneShot(Subspace):
     """One release of the mean of records' own codes in the public subspace, decoded linearly."""
 
     options_type = SubspaceOneShotOptions
+    _options: SubspaceOneShotOptions
 
     def mechanism(self, budget: Budget) -> OneShotMean:
         """The one release, with the noise multiplier that spends the whole budget."""
