@@ -23,8 +23,8 @@ from dphyper.bench.privacy.noise import NoiseSource
 from dphyper.bench.privacy.private_data import PrivateData
 from dphyper.bench.target import LoRADiffusion, corrupt, new_scheduler, new_unet
 from dphyper.bench.tasks import Collection, Task
-from dphyper.methods.dp_sgd import DPSGD
 from dphyper.methods.descent import RateOptions
+from dphyper.methods.dp_sgd import DPSGD
 from dphyper.methods.nonprivate_full import FullDiffusion, NonprivateFull, NonprivateFullOptions
 from dphyper.methods.subspace import (
     LinearDecoder,
@@ -279,7 +279,7 @@ def moved(theta: Tensor) -> torch.nn.Module:
     with torch.no_grad():
         for name, weight in unet.named_parameters():
             if "lora_" not in name:
-                weight += theta[start : start + weight.numel()].view_as(weight)
+                weight.add_(theta[start : start + weight.numel()].view_as(weight))
                 start += weight.numel()
     assert start == len(theta)
     return unet

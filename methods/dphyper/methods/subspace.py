@@ -16,7 +16,7 @@ Shapes: T tasks, S records of a task, Q query records, b records of a chunk, P p
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -71,9 +71,9 @@ class LinearDecoder(nn.Module):
     """Best linear guess of a task's coefficients from the noisy mean of its records' codes.
 
     Over the public tasks, coefficients a (of mean 0) and mean codes z have moments E(z) = m, Cov(z) = S and
-    Cov(a, z) = R, and records of one task scatter around it with covariance W. From n records and with noise of standard deviation τ on
-    each coordinate the guess is R (S + W/n + τ² I)⁻¹ (z − m): the posterior mean of Gaussian tasks, as the hypernetwork's
-    `Shrinkage`, with a regression behind it. At infinite noise it is 0.
+    Cov(a, z) = R, and records of one task scatter around it with covariance W. From n records and with noise of
+    standard deviation τ on each coordinate the guess is R (S + W/n + τ² I)⁻¹ (z − m): the posterior mean of Gaussian
+    tasks, as the hypernetwork's `Shrinkage`, with a regression behind it. At infinite noise it is 0.
     """
 
     mean_k: Tensor
@@ -135,7 +135,7 @@ class Subspace(Method):
     phase_options = SubspaceOptions
     scale_k: Tensor
     unit: Tensor
-    _options: Any
+    _options: SubspaceOptions
 
     def __init__(self, target: Target, options: Options, *, embedding_dim: int) -> None:
         super().__init__(target, options, embedding_dim=embedding_dim)
@@ -235,15 +235,16 @@ class Subspace(Method):
         self.decoder.fit(code_TSk / torch.maximum(norm_TS1, self.unit), a_Tk[torch.from_numpy(chosen).to(self.device)])
 
     def _standardise(self, c_Tk: Tensor, share_T: Tensor) -> Tensor:
-        """Make codes centred, V orthonormal and both sorted by variance, θ_t unchanged; returns whitened codes (T, k)."""
+        """Centre the codes, make V orthonormal, sort both by variance and leave θ_t; returns whitened codes (T, k)."""
         mean_k = share_T @ c_Tk
-        self.mean_P += self.basis_Pk @ mean_k
+        self.mean_P.add_(self.basis_Pk @ mean_k)
         q_Pk, r_kk = torch.linalg.qr(self.basis_Pk)
         straight_Tk = (c_Tk - mean_k) @ r_kk.T
         axes_kk, variance_k, _ = torch.linalg.svd(straight_Tk.T * share_T @ straight_Tk)
         self.basis_Pk.copy_(q_Pk @ axes_kk)
         self.scale_k.copy_(variance_k.sqrt())
-        return straight_Tk @ axes_kk / self.scale_k.clamp(min=1e-12)
+        a_Tk: Tensor = straight_Tk @ axes_kk / self.scale_k.clamp(min=1e-12)
+        return a_Tk
 
     def _codes_at_mean(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """(b, k) each record's code: minus its gradient at b."""
@@ -278,6 +279,7 @@ class SubspaceDPSGD(Subspace):
     """DP-SGD on k coefficients in the public subspace, from the public mean: the noise has k dimensions too."""
 
     options_type = SubspaceDPSGDOptions
+    _options: SubspaceDPSGDOptions
 
     def mechanism(self, budget: Budget) -> PoissonGradientSteps:
         """The gradient steps, with the noise multiplier that spends the whole budget."""
@@ -314,6 +316,7 @@ class SubspaceOneShot(Subspace):
     """One release of the mean of records' own codes in the public subspace, decoded linearly."""
 
     options_type = SubspaceOneShotOptions
+    _options: SubspaceOneShotOptions
 
     def mechanism(self, budget: Budget) -> OneShotMean:
         """The one release, with the noise multiplier that spends the whole budget."""

@@ -32,9 +32,12 @@ LOOKS = {
     "hypernetwork_sigma0": Look("Hypernetwork at σ = 0", "#56B4E9", "v"),
     "public_only": Look("Public only", "#6E6E6E", "P"),
     "nonprivate_lora": Look("Non-private LoRA", "#CC79A7", "D"),
+    "nonprivate_full": Look("Non-private, all weights", "#882255", "p"),
+    "subspace_dp_sgd": Look("DP-SGD in a public subspace", "#F0E442", "<"),
+    "subspace_one_shot": Look("One linear release in a public subspace", "#332288", ">"),
     REAL: Look("Real versus real", "#A89F91", "X"),
 }
-SPARE = ("#882255", "#44AA99", "#999933", "#332288")
+SPARE = ("#44AA99", "#999933", "#AA4499", "#DDCC77")
 SELECTIONS = {
     "fixed": "fixed",
     "tuned_public": "tuned on public tasks",
