@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dphyper.bench.method import About
 from dphyper.bench.privacy.mechanisms import PoissonGradientSteps
 from dphyper.bench.privacy.private_data import PrivateData
 from dphyper.methods.warm_start import Query, WarmStart, WarmStartOptions
@@ -41,6 +42,15 @@ class DPFETAOptions(WarmStartOptions):
 class DPFETA(WarmStart):
     """Noisy central images, training on images around them, then DP-SGD."""
 
+    about = About(
+        source="DP-FETA, Gong et al. 2025 (arXiv:2504.01521).",
+        public_data="The public mean image is taken off each record. Variations of the central images by the base "
+        "model warm the LoRA up.",
+        private_release="`queries` sums of clipped images, which take `query_share` of 1/σ²; then DP-SGD.",
+        passes="`queries` looks at the pixels, then q T K gradients.",
+        departures="No class labels. Repaired: divided by the expected and not by the realised number of records. "
+        "Images around the central ones, since a LoRA fitted to blurred ones learns blur.",
+    )
     options_type = DPFETAOptions
     _options: DPFETAOptions
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from dphyper.bench.errors import UserError
+from dphyper.bench.method import About
 from dphyper.bench.privacy.accounting import calibrate
 from dphyper.bench.privacy.budget import Budget
 from dphyper.bench.privacy.mechanisms import OneShotMean
@@ -78,6 +79,18 @@ class Moments:
 class DPMEPF(Matching):
     """The mean of perceptual features, released once."""
 
+    about = About(
+        source="DP-MEPF, Harder et al. 2023 (TMLR, arXiv:2205.12900).",
+        public_data="Records' features are standardised by `public_images` public records, which are then weighted so "
+        "that their mean features match the released ones; the LoRA is fitted to them.",
+        private_release="The mean of features of norm 1 and, with `moments` = 2, of their squares, clipped to norm 1; "
+        "once each, with the count under add-or-remove-one.",
+        passes="`moments` forward passes, no gradient.",
+        departures="Features are those of the base U-Net, not of a classifier. Public records are weighted, which "
+        "works at n in the hundreds; `fitting: samples` minimises the MMD through a sampler, as the paper does with a "
+        "generator. Repaired: the squares' sensitivity, √2 too small in published code. No noisy Fréchet distance "
+        "chooses a checkpoint.",
+    )
     options_type = DPMEPFOptions
     _options: DPMEPFOptions
 

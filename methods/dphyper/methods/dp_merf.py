@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dphyper.bench.method import About
 from dphyper.methods.fitting import some_records
 from dphyper.methods.matching import Embedding, Matching, MatchingOptions
 
@@ -64,6 +65,16 @@ class FourierFeatures:
 class DPMERF(Matching):
     """The mean of random Fourier features of the pixels, released once."""
 
+    about = About(
+        source="DP-MERF, Harder et al. 2021 (AISTATS, arXiv:2002.11603).",
+        public_data="The kernel's bandwidth is a multiple of the median distance of public records, which are then "
+        "weighted as in `dp_mepf`.",
+        private_release="The mean of random Fourier features of the pixels, of norm 1, once, with the count under "
+        "add-or-remove-one.",
+        passes="One look at the pixels.",
+        departures="No labels. The fit is that of `dp_mepf`. The sensitivity is that of the relation, where the "
+        "published code has 2/n only.",
+    )
     options_type = DPMERFOptions
     _options: DPMERFOptions
 

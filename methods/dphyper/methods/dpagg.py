@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from dphyper.bench.errors import UserError
-from dphyper.bench.method import Method, Options, Role, Selection
+from dphyper.bench.method import About, Method, Options, Role, Selection
 from dphyper.bench.privacy.accounting import calibrate
 from dphyper.bench.privacy.budget import Budget
 from dphyper.bench.privacy.mechanisms import OneShotMean
@@ -60,6 +60,16 @@ class DPAggOptions(Options):
 class DPAgg(Method):
     """Each record's own LoRA code in a random subspace, averaged and noised once."""
 
+    about = About(
+        source="DPAgg-TI, Peetathawatchai et al. 2024 (arXiv:2411.14639), carried from textual inversion to LoRA.",
+        public_data="The unit of clipping and the scale of the decoded mean are chosen on `public_tasks` public "
+        "tasks, at the noise of the release.",
+        private_release="The mean of the records' own LoRA codes, k numbers clipped to norm 1, once, with the count "
+        "under add-or-remove-one.",
+        passes="`code_steps` times `code_draws` gradients of k numbers.",
+        departures="Codes lie in k frozen random directions of the LoRA. They are clipped, not normalised. No "
+        "subsampling, which does not help a single mean. No official code was found.",
+    )
     role: ClassVar[Role] = "method"
     selection: ClassVar[Selection] = "tuned_public"
     uses = frozenset({"task", "n", "epsilon", "embedding_dim", "seed"})

@@ -22,15 +22,16 @@ import torch
 from torch import Tensor
 
 from dphyper.bench.errors import UserError
+from dphyper.bench.method import About
 from dphyper.bench.privacy.mechanisms import PoissonGradientSteps
 from dphyper.bench.privacy.noisy_sum import clip_rows
 from dphyper.methods.descent import GuidedDescent
-from dphyper.methods.subspace import SubspaceGuide, SubspaceOptions
+from dphyper.methods.public_space import PublicSpaceGuide, PublicSpaceOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class BiasedGEPOptions(SubspaceOptions):
-    """As `SubspaceOptions`, in which `l2_clip_norm` is C0, the bound on a record's coordinates in the public space."""
+class BiasedGEPOptions(PublicSpaceOptions):
+    """As `PublicSpaceOptions`, in which `l2_clip_norm` is C0, the bound on a record's coordinates in the public space."""
 
     l2_clip_norm: float = 0.01
 
@@ -64,7 +65,7 @@ class GEPOptions(BiasedGEPOptions):
         return dataclasses.replace(super().unscaled(), l2_clip_norm=math.sqrt(2))
 
 
-class Embedding(SubspaceGuide):
+class Embedding(PublicSpaceGuide):
     """Vᵀ ẽ: the gradient seen in the public space alone."""
 
     def contribution(self, theta: Tensor, x: Tensor) -> Tensor:
@@ -87,7 +88,7 @@ class EmbeddingAndResidual(Embedding):
 
     def contribution(self, theta: Tensor, x: Tensor) -> Tensor:
         """(b, k + P) coordinates in units of C0, residual in units of C1."""
-        gradient_bP = SubspaceGuide.contribution(self, theta, x)
+        gradient_bP = PublicSpaceGuide.contribution(self, theta, x)
         # What the coordinates say before they are clipped: the residual does not make up for their clipping.
         residual_bP = gradient_bP - (gradient_bP @ self.basis_kP.T) @ self.basis_kP
         clip = self.options.residual_clip_norm
@@ -102,6 +103,13 @@ class EmbeddingAndResidual(Embedding):
 class BiasedGEP(GuidedDescent):
     """Gradients released by their coordinates in the space of public gradients alone."""
 
+    about = About(
+        source="B-GEP, Yu et al. 2021 (ICLR, arXiv:2102.12677).",
+        public_data="As `pdp_sgd`.",
+        private_release="Coordinates in the public space, clipped at C0 = `l2_clip_norm`.",
+        passes="q T K gradients.",
+        departures="As `gep`.",
+    )
     options_type = BiasedGEPOptions
     guide_type = Embedding
 
@@ -109,5 +117,15 @@ class BiasedGEP(GuidedDescent):
 class GEP(GuidedDescent):
     """Gradients released as coordinates in the space of public gradients and a residual."""
 
+    about = About(
+        source="GEP, Yu et al. 2021 (ICLR, arXiv:2102.12677), algorithm 1.",
+        public_data="As `pdp_sgd`.",
+        private_release="Coordinates in the public space, clipped at C0 = `l2_clip_norm`, and the residual, clipped "
+        "at `residual_clip_norm`: one release of joint norm √2.",
+        passes="q T K gradients.",
+        departures="Exact directions of public tasks' mean gradients, not one power iteration on single records, and "
+        "one group of parameters. Repaired: Poisson samples, where the published code shuffles and accounts for "
+        "Poisson.",
+    )
     options_type = GEPOptions
     guide_type = EmbeddingAndResidual

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from dphyper.bench.errors import UserError
-from dphyper.bench.method import Options
+from dphyper.bench.method import About, Options
 from dphyper.bench.target import LoRADiffusion
 from dphyper.methods.nonprivate_lora import NonprivateLoRA, NonprivateOptions
 
@@ -121,6 +121,12 @@ class NonprivateFullOptions(NonprivateOptions):
 class NonprivateFull(NonprivateLoRA):
     """All weights by Adam on the plain gradients."""
 
+    about = About(
+        source="Ordinary fine-tuning of all weights.",
+        public_data="None beyond the base model.",
+        private_release="Nothing: gradients are neither clipped nor noised.",
+        passes="q T K gradients.",
+    )
     options_type = NonprivateFullOptions
 
     def __init__(self, target: LoRADiffusion, options: Options, *, embedding_dim: int) -> None:

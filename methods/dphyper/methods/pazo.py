@@ -20,12 +20,13 @@ import torch
 from torch import Tensor
 
 from dphyper.bench.errors import UserError
+from dphyper.bench.method import About
 from dphyper.methods.descent import GuidedDescent
-from dphyper.methods.subspace import SubspaceGuide, SubspaceOptions
+from dphyper.methods.public_space import PublicSpaceGuide, PublicSpaceOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class PAZOOptions(SubspaceOptions):
+class PAZOOptions(PublicSpaceOptions):
     """Hyper-parameters of `PAZO`; `l2_clip_norm` bounds a record's q differences together.
 
     Attributes:
@@ -48,14 +49,14 @@ class PAZOOptions(SubspaceOptions):
             raise UserError(f"options.smoothing = {self.smoothing}: expected a number above 0")
 
 
-class Probes(SubspaceGuide):
+class Probes(PublicSpaceGuide):
     """Losses on both sides of θ along q public directions."""
 
     def prepare(self, theta: Tensor, step: int) -> None:
         """Draw the probes of this step."""
         super().prepare(theta, step)
         mixed_kq = torch.randn(len(self.basis_kP), self.options.probes, generator=self.rng, device=self.rng.device)
-        self._probes_qP = torch.linalg.qr(mixed_kq).Q.T.to(self.basis_kP) @ self.basis_kP
+        self.probes_qP: Tensor = torch.linalg.qr(mixed_kq).Q.T.to(self.basis_kP) @ self.basis_kP
 
     @torch.no_grad()
     def contribution(self, theta: Tensor, x: Tensor) -> Tensor:
@@ -67,16 +68,25 @@ class Probes(SubspaceGuide):
             self.rng.set_state(state)
             return self.target.per_example_loss(moved, repeated, self.rng)
 
-        differences = [loss(theta + reach * u_P) - loss(theta - reach * u_P) for u_P in self._probes_qP]
-        return torch.stack(differences, 1).unflatten(0, (-1, draws)).mean(1) / (2 * reach)
+        differences = [loss(theta + reach * u_P) - loss(theta - reach * u_P) for u_P in self.probes_qP]
+        mean_bq: Tensor = torch.stack(differences, 1).unflatten(0, (-1, draws)).mean(1)
+        return mean_bq / (2 * reach)
 
     def gradient(self, noisy_D: Tensor) -> Tensor:
         """(P,) the probes, each as far as its noisy difference says."""
-        return noisy_D @ self._probes_qP
+        return noisy_D @ self.probes_qP
 
 
 class PAZO(GuidedDescent):
     """Descent by noisy loss differences along directions of public gradients."""
 
+    about = About(
+        source="PAZO-P, Gong & Li 2025 (NeurIPS, arXiv:2511.10859), section 3.",
+        public_data="Probes are drawn in the space of `pdp_sgd`.",
+        private_release="The loss differences along `probes` directions, clipped as one vector.",
+        passes="2 q T K `probes` forward passes, no gradient.",
+        departures="Orthonormal probes. Both losses of a record are taken at the same times and noises, without which "
+        "their difference would be noise.",
+    )
     options_type = PAZOOptions
     guide_type = Probes

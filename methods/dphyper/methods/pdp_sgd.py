@@ -8,11 +8,12 @@ Here each h_j is the mean gradient of a public task (see `Guide.public_gradients
 
 from torch import Tensor
 
+from dphyper.bench.method import About
 from dphyper.methods.descent import GuidedDescent
-from dphyper.methods.subspace import SubspaceGuide, SubspaceOptions
+from dphyper.methods.public_space import PublicSpaceGuide, PublicSpaceOptions
 
 
-class Projection(SubspaceGuide):
+class Projection(PublicSpaceGuide):
     """V Vᵀ ĝ."""
 
     def gradient(self, noisy_D: Tensor) -> Tensor:
@@ -23,5 +24,14 @@ class Projection(SubspaceGuide):
 class PDPSGD(GuidedDescent):
     """DP-SGD with the noisy gradient projected on the space of public gradients."""
 
-    options_type = SubspaceOptions
+    about = About(
+        source="PDP-SGD, Zhou, Wu & Banerjee 2021 (ICLR, arXiv:2007.03813), algorithm 1.",
+        public_data="Every `public_every` steps the top k directions of the mean gradients of `public_tasks` public "
+        "tasks.",
+        private_release="As `dp_sgd`; the noisy mean is projected afterwards.",
+        passes="q T K gradients.",
+        departures="Directions of public tasks' mean gradients, from their Gram matrix; a published baseline "
+        "(kenziyuliu/DP2) decomposes a P × P matrix and cuts its public records from the training set.",
+    )
+    options_type = PublicSpaceOptions
     guide_type = Projection

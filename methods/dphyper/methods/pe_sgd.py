@@ -23,8 +23,9 @@ import torch
 from torch import Tensor
 
 from dphyper.bench.errors import UserError
+from dphyper.bench.method import About
 from dphyper.methods.descent import Guide, GuidedDescent, RateOptions
-from dphyper.methods.subspace import finite_rows
+from dphyper.methods.public_space import finite_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,36 +72,46 @@ class SyntheticSpan(Guide):
         options = self.options
         if step == 0:
             assert self._public is not None, "PE-SGD reads public records"
-            self._images = self._public.draw(options.synthetic_images, 1, self.rng).flatten(0, 1)
+            self.images = self._public.draw(options.synthetic_images, 1, self.rng).flatten(0, 1)
         elif options.evolve_every and step % options.evolve_every == 0:
             self._evolve(theta)
-        rows_NP = finite_rows(self.target.per_example_gradients(theta, self._images, self.rng, options.synthetic_draws))
+        rows_NP = finite_rows(self.target.per_example_gradients(theta, self.images, self.rng, options.synthetic_draws))
         gram_NN = rows_NP @ rows_NP.T
         # The least number keeps a matrix of zeros invertible, whose coefficients are then zero.
         ridge = (options.ridge * gram_NN.diagonal().mean()).clamp(min=torch.finfo(gram_NN.dtype).tiny)
         solved_NP = torch.linalg.solve(gram_NN + ridge * torch.eye(len(gram_NN)).to(gram_NN), rows_NP)
-        self._synthetic_NP, self._solved_NP = rows_NP.to(theta), solved_NP.to(theta)
+        self.synthetic_NP, self.solved_NP = rows_NP.to(theta), solved_NP.to(theta)
 
     def _evolve(self, theta: Tensor) -> None:
         """Keep half of the images, each with a chance in proportion to |ẑ|, and a variation of each."""
         count = self.options.synthetic_images
-        share_N = self._coefficients_N.abs().clamp(min=1e-12).to(self.rng.device)
-        kept = self._images[torch.multinomial(share_N, (count + 1) // 2, generator=self.rng).to(self._images.device)]
+        share_N = self.coefficients_N.abs().clamp(min=1e-12).to(self.rng.device)
+        kept = self.images[torch.multinomial(share_N, (count + 1) // 2, generator=self.rng).to(self.images.device)]
         varied = self.target.vary(theta, kept, self.options.variation_strength, self.rng)
-        self._images = torch.cat([kept, varied])[:count]
+        self.images = torch.cat([kept, varied])[:count]
 
     def contribution(self, theta: Tensor, x: Tensor) -> Tensor:
         """(b, N) coefficients, of norm 1."""
-        return torch.nn.functional.normalize(super().contribution(theta, x) @ self._solved_NP.T, eps=1e-30)
+        coefficients_bN = super().contribution(theta, x) @ self.solved_NP.T
+        return torch.nn.functional.normalize(coefficients_bN.double(), eps=1e-300)
 
     def gradient(self, noisy_D: Tensor) -> Tensor:
         """(P,) the synthetic gradients, weighted by the noisy mean coefficients."""
-        self._coefficients_N = noisy_D
-        return noisy_D @ self._synthetic_NP
+        self.coefficients_N = noisy_D
+        return noisy_D @ self.synthetic_NP
 
 
 class PESGD(GuidedDescent):
     """Descent in the span of synthetic images' gradients, with images that evolve."""
 
+    about = About(
+        source="PE-SGD, Zou et al. 2026 (ICLR).",
+        public_data="The synthetic images begin as public records.",
+        private_release="The coefficients of a record's gradient in the span of `synthetic_images` gradients, of norm "
+        "1.",
+        passes="q T K gradients.",
+        departures="η relative to the gradients' size. Images are drawn in proportion to their coefficients, as in "
+        "the paper; published code takes a nearly uniform softmax. Divided by the expected batch.",
+    )
     options_type = PESGDOptions
     guide_type = SyntheticSpan

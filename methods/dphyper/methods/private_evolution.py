@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from dphyper.bench.errors import UserError
-from dphyper.bench.method import Method, Role, Selection
+from dphyper.bench.method import About, Method, Role, Selection
 from dphyper.bench.privacy.accounting import calibrate
 from dphyper.bench.privacy.budget import Budget
 from dphyper.bench.privacy.mechanisms import NoisyHistogram
@@ -60,6 +60,15 @@ class PrivateEvolutionOptions(FitOptions):
 class PrivateEvolution(Method):
     """Images of the public model, selected by noisy votes and varied."""
 
+    about = About(
+        source="Lin et al. 2024 (ICLR, arXiv:2305.15560), algorithms 1 and 2.",
+        public_data="Features are standardised by public records; the population comes from the base model.",
+        private_release="In each iteration a histogram of votes for the nearest images of the population, of norm 1 "
+        "each.",
+        passes="`iterations` forward passes, no gradient.",
+        departures="The result is a LoRA fitted to the last population, not the images. A record may spread its vote. "
+        "Features are the base U-Net's. No classes, no lookahead.",
+    )
     role: ClassVar[Role] = "method"
     selection: ClassVar[Selection] = "tuned_public"
     uses = frozenset({"task", "n", "epsilon", "seed"})

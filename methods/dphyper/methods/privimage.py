@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dphyper.bench.method import About
 from dphyper.bench.privacy.mechanisms import NoisyHistogram
 from dphyper.bench.privacy.private_data import PrivateData
 from dphyper.methods.fitting import PublicFeatures, nearest_votes
@@ -40,6 +41,15 @@ class PrivImageOptions(WarmStartOptions):
 class PrivImage(WarmStart):
     """A vote for public tasks, training on their images, then DP-SGD."""
 
+    about = About(
+        source="PrivImage, Li et al. 2024 (USENIX Security, arXiv:2311.12850).",
+        public_data="The images of the public tasks with the most votes warm the LoRA up.",
+        private_release="A histogram of votes of norm 1 for public tasks, which takes `query_share` of 1/σ²; then "
+        "DP-SGD.",
+        passes="1 forward pass, then q T K gradients.",
+        departures="Semantic classes are the public tasks; no classifier is trained. Repaired: the noise of the query "
+        "is secret, where published code seeds it just before it is drawn.",
+    )
     options_type = PrivImageOptions
     _options: PrivImageOptions
 

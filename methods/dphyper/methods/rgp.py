@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from dphyper.bench.errors import UserError
+from dphyper.bench.method import About
 from dphyper.methods.descent import Guide, GuidedDescent, GuidedOptions
-from dphyper.methods.subspace import finite_rows
+from dphyper.methods.public_space import finite_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,13 +59,13 @@ class Carriers(Guide):
         if step % self.options.public_every:
             return
         public_mP = finite_rows(self.public_gradients(theta))
-        self._left_oc, self._right_ci = [], []
+        self.left_oc, self.right_ci = [], []
         for public_moi in self._matrices(public_mP):
             c = min(self.options.carrier_rank, *public_moi.shape[1:])
             left = torch.linalg.svd(public_moi.transpose(0, 1).flatten(1), full_matrices=False).U
             right = torch.linalg.svd(public_moi.flatten(0, 1), full_matrices=False).Vh
-            self._left_oc.append(left[:, :c].float())
-            self._right_ci.append(right[:c].float())
+            self.left_oc.append(left[:, :c].float())
+            self.right_ci.append(right[:c].float())
 
     def _matrices(self, rows_bP: Tensor) -> Iterator[Tensor]:
         """(b, o, i) of each weight matrix."""
@@ -76,7 +77,7 @@ class Carriers(Guide):
         """(b, D) gradients of all carriers."""
         rows = []
         matrices = self._matrices(super().contribution(theta, x))
-        for gradient_boi, left_oc, right_ci in zip(matrices, self._left_oc, self._right_ci, strict=True):
+        for gradient_boi, left_oc, right_ci in zip(matrices, self.left_oc, self.right_ci, strict=True):
             rows.append((gradient_boi @ right_ci.T).flatten(1))
             if self.options.carriers == "both":
                 rows.append((left_oc.T @ gradient_boi).flatten(1))
@@ -85,7 +86,7 @@ class Carriers(Guide):
     def gradient(self, noisy_D: Tensor) -> Tensor:
         """(P,) rebuilt from the carriers' noisy gradients."""
         rebuilt, start = [], 0
-        for left_oc, right_ci in zip(self._left_oc, self._right_ci, strict=True):
+        for left_oc, right_ci in zip(self.left_oc, self.right_ci, strict=True):
             d_left_oc = noisy_D[start : (start := start + left_oc.numel())].view_as(left_oc)
             gradient_oi = d_left_oc @ right_ci
             if self.options.carriers == "both":
@@ -98,5 +99,14 @@ class Carriers(Guide):
 class RGP(GuidedDescent):
     """DP-SGD on low-rank carriers of each matrix's gradient, from public gradients."""
 
+    about = About(
+        source="RGP, Yu et al. 2021 (ICML, arXiv:2106.09352), algorithm 1.",
+        public_data="Every `public_every` steps the leading singular directions of public tasks' gradients of each "
+        "matrix are its carriers.",
+        private_release="The gradients of all carriers, clipped together.",
+        passes="q T K gradients.",
+        departures="Carriers come from public gradients, not from the history of the weights, which begin at 0. "
+        "`carriers: left` is the published code's form.",
+    )
     options_type = RGPOptions
     guide_type = Carriers

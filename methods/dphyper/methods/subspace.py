@@ -24,7 +24,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from dphyper.bench.errors import UserError
-from dphyper.bench.method import Method, Options, Role, Selection
+from dphyper.bench.method import About, Method, Options, Role, Selection
 from dphyper.bench.privacy.accounting import calibrate
 from dphyper.bench.privacy.budget import Budget
 from dphyper.bench.privacy.mechanisms import OneShotMean, PoissonGradientSteps
@@ -278,6 +278,14 @@ class _WhitenedGuide(Guide):
 class SubspaceDPSGD(Subspace):
     """DP-SGD on k coefficients in the public subspace, from the public mean: the noise has k dimensions too."""
 
+    about = About(
+        source="A control of ours; the idea is that of Zhou, Wu & Banerjee 2021 (arXiv:2007.03813) and Thaker et al. "
+        "2023 (arXiv:2312.15551).",
+        public_data="A k-dimensional subspace of LoRA parameters is fitted to all public tasks, once for every ε, δ, "
+        "n and relation.",
+        private_release="As `dp_sgd`, of gradients in the k coefficients.",
+        passes="q T K gradients.",
+    )
     options_type = SubspaceDPSGDOptions
     _options: SubspaceDPSGDOptions
 
@@ -315,6 +323,14 @@ class SubspaceOneShotOptions(SubspaceOptions):
 class SubspaceOneShot(Subspace):
     """One release of the mean of records' own codes in the public subspace, decoded linearly."""
 
+    about = About(
+        source="A control of ours.",
+        public_data="The subspace of `subspace_dp_sgd`, and the best linear guess of a task's coefficients from its "
+        "mean code.",
+        private_release="The mean of the records' codes, minus their gradients in the k coefficients at the public "
+        "mean, clipped to norm 1, once, with the count under add-or-remove-one.",
+        passes="`probe_multiplicity` gradients.",
+    )
     options_type = SubspaceOneShotOptions
     _options: SubspaceOneShotOptions
 
