@@ -31,7 +31,7 @@ from dphyper.methods.public_space import PublicSpaceGuide, PublicSpaceOptions
 
 @dataclass(frozen=True, kw_only=True)
 class BiasedGEPOptions(PublicSpaceOptions):
-    """As `PublicSpaceOptions`, in which `l2_clip_norm` is C0, the bound on a record's coordinates in the public space."""
+    """As `PublicSpaceOptions`; `l2_clip_norm` is C0, the bound on a record's coordinates in the public space."""
 
     l2_clip_norm: float = 0.01
 
