@@ -21,6 +21,8 @@ from dphyper.bench.specs import Cell
 from dphyper.bench.store import SCHEMA, Row, Store
 from dphyper.reports.aggregate import ALL, Section, aggregate, load, noise_quantiles, sections
 from dphyper.reports.figures import embedding_dim_heat_map
+from dphyper.reports.aggregate import ALL, Section, aggregate, load, sections
+from dphyper.reports.gap import gap_closed, gap_table
 from dphyper.reports.page import write_report
 from dphyper.reports.tables import results, versus
 from dphyper.reports.verdict import differences, verdict
@@ -375,6 +377,7 @@ def test_every_file_is_written(report: Path) -> None:
     assert names >= {
         "fid_vs_epsilon.pdf", "fid_vs_epsilon.png", "fid_vs_epsilon_tuning.pdf", "samples_kettle.png", "numbers.csv",
         "differences.csv", "private_main.tex", "private_main.md", "private_tasks.tex", "private_differences.tex",
+        "gap_closed.csv", "gap_closed.md", "gap_closed.tex",
     }  # fmt: skip
     assert "fid_vs_embedding_dim.pdf" not in names
     assert b"/FontFile2" in (folder / "fid_vs_epsilon.pdf").read_bytes()  # TrueType, embedded
@@ -382,6 +385,38 @@ def test_every_file_is_written(report: Path) -> None:
     unrounded = 60 + 3 + (0.0 + 1.0 - 0.7) / 3
     assert numbers.query("method == 'public_only'")["mean"].item() == pytest.approx(unrounded, abs=1e-9)
     assert len(pd.read_csv(report.parent / "rows.csv")) == 90 + 1 + 4
+
+
+def test_share_of_the_gap_agrees_with_a_computation_by_hand(section: Section) -> None:
+    """The public mean (50 and a noise of its own) is the better zero, the ceiling lies 30 below it on average."""
+    row = point(gap_closed(section), metric="fid", task="kettle", method="hypernetwork", epsilon=4.0)
+    gains = np.array([50 - 42 + zero - own for zero, own in zip((-0.7, 0.0, 1.0), (0.0, 1.0, -0.7), strict=True)])
+    half = stats.t.ppf(0.975, 2) * np.std(gains, ddof=1) / math.sqrt(3)
+    found = (row["closed"], row["half"], row["seeds"], row["gap"], row["zero"])
+    assert found == (pytest.approx(8 / 30), pytest.approx(half / 30), 3, pytest.approx(30.0), "public_mean")
+    assert point(gap_closed(section), metric="fid", task="kettle", method="dp_sgd", epsilon=1.0)["closed"] < 0
+    assert not {"public_mean", "public_only", "nonprivate_lora", "real_versus_real"} & {*gap_closed(section)["method"]}
+    table = gap_table(section, gap_closed(section), "tab:gap").to_markdown()
+    assert len(re.findall(r"\| kettle \|.*\| Hypernetwork, k = 8 .*0\.27 ± ", table)) == 1
+
+
+def test_share_of_the_gap_needs_its_controls_and_a_gap(tmp_path: Path) -> None:
+    levels = {"hypernetwork": 0.30, "public_only": 0.40, "nonprivate_lora": 0.20}
+
+    def closed(name: str, **changes: float) -> pd.DataFrame:
+        store = Store(tmp_path / name)
+        for method, loss in {**levels, **changes}.items():
+            add(store, Cell(task="kettle", method=method, epsilon=1.0), "private", 9.0, denoising_loss=loss)
+        write_report(store, tmp_path / f"{name}_out")
+        assert bool([*(tmp_path / f"{name}_out").glob("*/gap_closed.*")]) == bool(len(gap_closed(only(store))))
+        return gap_closed(only(store))
+
+    row = point(closed("all"), metric="denoising_loss", method="hypernetwork", task="kettle")
+    assert row["closed"] == pytest.approx(0.5)
+    assert math.isnan(row["half"]), "one seed has no interval"
+    assert closed("no_gap", nonprivate_lora=0.45).empty
+    del levels["nonprivate_lora"]
+    assert closed("no_ceiling").empty
 
 
 def test_a_sweep_over_k_is_drawn(tmp_path: Path) -> None:

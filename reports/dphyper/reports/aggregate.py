@@ -192,14 +192,14 @@ def _own_k(rows: pd.DataFrame) -> tuple[int, bool]:
     return int(shown["embedding_dim"].mode().min()), False
 
 
-def per_seed(rows: pd.DataFrame) -> pd.DataFrame:
-    """Long frame of one value for each metric, point and seed, with `REAL` as a series and `ALL` as a task."""
+def per_seed(rows: pd.DataFrame, metrics: Iterable[str] = METRICS) -> pd.DataFrame:
+    """Long frame of one value for each of ``metrics``, point and seed, with `REAL` as a series and `ALL` as a task."""
     real = rows.drop_duplicates(["split", "task", "seed"]).assign(
         role="reference", method=REAL, variant="", embedding_dim=0, private=False, selection="non_private"
     )
-    real = real.assign(epsilon=math.inf, fid=real["fid_floor"], kid=real["kid_floor"])
+    real = real.assign(epsilon=math.inf, fid=real["fid_floor"], kid=real["kid_floor"], denoising_loss=math.nan)
     keys = [*POINT, "seed"]
-    long = pd.concat([rows, real])[[*keys, *METRICS]].melt(id_vars=keys, var_name="metric")
+    long = pd.concat([rows, real])[[*keys, *metrics]].melt(id_vars=keys, var_name="metric")
     long = long.groupby([*keys, "metric"])["value"].mean().dropna().reset_index()
     over_tasks = [
         part.pivot(index=[key for key in [*keys, "metric"] if key != "task"], columns="task", values="value")

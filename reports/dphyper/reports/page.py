@@ -21,6 +21,7 @@ from dphyper.bench.store import Store
 from dphyper.reports import figures, tables
 from dphyper.reports.aggregate import Section, aggregate, load, sections
 from dphyper.reports.chart import chart
+from dphyper.reports.gap import gap_closed, gap_table
 from dphyper.reports.samples import strips
 from dphyper.reports.style import digits, distance, epsilon, look, named
 from dphyper.reports.verdict import differences, verdict
@@ -80,6 +81,11 @@ def _section(store: Store, section: Section, out: Path) -> dict[str, Any]:
     gaps = differences(section)
     named(aggregate(section.values)).assign(**key).to_csv(folder / "numbers.csv", index=False)
     gaps.assign(**key).to_csv(folder / "differences.csv", index=False)
+    closed = gap_closed(section)
+    downloads = ["numbers", "differences"]
+    if len(closed):
+        named(closed).assign(**key).to_csv(folder / "gap_closed.csv", index=False)
+        downloads.append("gap_closed")
     return {
         "id": name,
         "title": f"{key['collection']}, n = {key['n']}",
@@ -88,11 +94,11 @@ def _section(store: Store, section: Section, out: Path) -> dict[str, Any]:
         "verdict": verdict(section, gaps),
         "chart": json.dumps(chart(section)).replace("<", "\\u003c"),
         "figures": _figures(section, folder),
-        "tables": _tables(section, gaps, folder),
+        "tables": _tables(section, gaps, closed, folder),
         "tasks": _tasks(section),
         "galleries": _galleries(store, section, folder),
         "statements": _statements(section),
-        "downloads": [_link(folder / "numbers.csv"), _link(folder / "differences.csv")],
+        "downloads": [_link(folder / f"{file}.csv") for file in downloads],
         "metric": distance("fid", section.extractor),
     }
 
@@ -143,12 +149,11 @@ def _figures(section: Section, folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _tables(section: Section, gaps: pd.DataFrame, folder: Path) -> list[dict[str, Any]]:
-    written = []
+def _tables(section: Section, gaps: pd.DataFrame, closed: pd.DataFrame, folder: Path) -> list[dict[str, Any]]:
+    made = []
     for split in ("private", "tuning"):
         shown = section.shown(split)
         label = f"tab:{folder.name}-{split}"
-        made = []
         if shown:
             table = tables.results(section, split, shown[:1], f"{label}-main")
             made.append((section.title(split, shown[0]), f"{split}_main", table))
@@ -158,18 +163,22 @@ def _tables(section: Section, gaps: pd.DataFrame, folder: Path) -> list[dict[str
         if ((gaps["split"] == split) & (gaps["metric"] == "fid")).any():
             table = tables.versus(section, gaps, split, f"{label}-differences")
             made.append((f"The hypernetwork minus other methods, {split} tasks", f"{split}_differences", table))
-        if split == "private" and (draws := tables.noise_draws(section, f"{label}-noise")):
-            made.append(("Draws of the privacy noise", "noise_draws", draws))
-        for title, file, table in made:
-            (folder / f"{file}.tex").write_text(table.to_latex(), encoding="utf-8")
-            (folder / f"{file}.md").write_text(table.to_markdown(), encoding="utf-8")
-            links = [_link(folder / f"{file}.tex"), _link(folder / f"{file}.md")]
-            written.append(
-                {
-                    "title": title, "html": table.to_html(), "caption": table.caption, "links": links,
-                    "open": file == "private_main",
-                }
-            )  # fmt: skip
+    if draws := tables.noise_draws(section, f"tab:{folder.name}-noise"):
+        made.append(("Draws of the privacy noise", "noise_draws", draws))
+    if len(closed):
+        table = gap_table(section, closed, f"tab:{folder.name}-gap")
+        made.append(("Share of the gap between public data and no privacy that is closed", "gap_closed", table))
+    written = []
+    for title, file, table in made:
+        (folder / f"{file}.tex").write_text(table.to_latex(), encoding="utf-8")
+        (folder / f"{file}.md").write_text(table.to_markdown(), encoding="utf-8")
+        links = [_link(folder / f"{file}.tex"), _link(folder / f"{file}.md")]
+        written.append(
+            {
+                "title": title, "html": table.to_html(), "caption": table.caption, "links": links,
+                "open": file == "private_main",
+            }
+        )  # fmt: skip
     return written
 
 
