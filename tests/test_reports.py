@@ -21,7 +21,6 @@ from dphyper.bench.specs import Cell
 from dphyper.bench.store import SCHEMA, Row, Store
 from dphyper.reports.aggregate import ALL, Section, aggregate, load, noise_quantiles, sections
 from dphyper.reports.figures import embedding_dim_heat_map
-from dphyper.reports.aggregate import ALL, Section, aggregate, load, sections
 from dphyper.reports.gap import gap_closed, gap_table
 from dphyper.reports.page import write_report
 from dphyper.reports.tables import results, versus
