@@ -305,7 +305,7 @@ def test_pe_sgd_is_the_published_update() -> None:
     inverse = np.linalg.pinv(gram + 0.05 * np.mean(np.diag(gram)) * np.eye(16))
     coefficients = inverse @ (rows @ gradients.double().numpy().T)
     coefficients = coefficients / (np.linalg.norm(coefficients, axis=0, keepdims=True) + 1e-8)
-    found = guide.gradient(guide.contribution(torch.zeros(20), gradients).mean(0)).numpy()
+    found = guide.gradient(guide.contribution(torch.zeros(20), gradients).mean(0).float()).numpy()
     np.testing.assert_allclose(found, rows.T @ coefficients.sum(1) / 10, atol=1e-4)
 
 
