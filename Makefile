@@ -19,11 +19,12 @@ test: $(VENV)/.installed
 	$(BIN)/python -m pytest --numprocesses=2
 
 # Slow measurements: the choice of DP-SGD's defaults, on tuning tasks (resumes where it stopped), and what accounting
-# costs.
+# and per-example gradients cost.
 bench: $(VENV)/.installed
 	$(BIN)/dphyper sweep run sweeps/tune_dp_sgd.yaml
 	$(BIN)/dphyper report --store runs/tune_dp_sgd
 	$(BIN)/python -m dphyper.bench.privacy.cost --store runs/tune_dp_sgd
+	$(BIN)/python -m dphyper.bench.engine_cost
 
 # Known bugs, each with the guard that catches it; attacks on the two private methods' mechanisms; then on whole runs
 # of them and of the ceiling, which shows what the attack sees where there is no privacy (after the demo: its networks).

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DModel
 from torch import Tensor
 
+from dphyper.bench import engine_cost
 from dphyper.bench.target import LoRADiffusion, new_scheduler, new_unet, to_unit
 
 
@@ -56,3 +58,21 @@ def test_variations_keep_more_of_the_image_the_less_they_are_varied() -> None:
         distance.append(float(own.mean() / other.mean()))
     assert distance[0] < distance[1] < distance[2]
     assert distance[2] == pytest.approx(1.0, abs=0.15)  # all of it is redrawn: the image is forgotten
+
+
+def test_cost_is_measured_beside_a_step_without_hooks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Opacus' hooks, once there, stay on when they are switched off, and would slow the yardstick down."""
+    models = []
+
+    def small() -> UNet2DModel:
+        models.append(new_unet(image_size=16, channels=1, block_out_channels=(16, 16), layers_per_block=1))
+        return models[-1]
+
+    monkeypatch.setattr(engine_cost, "unet", small)
+    monkeypatch.setattr(engine_cost, "_peak_of_own_process", lambda *case: 0)
+    engine_cost.main(batch=2, rounds=2)
+    hooked = [any(module._forward_hooks for module in model.modules()) for model in models]
+    assert hooked == [False, True, False, True]  # plain and ours, for two choices of layers
+    assert capsys.readouterr().out.count("ratio") == 2
