@@ -33,8 +33,8 @@ class PrivImageOptions(WarmStartOptions):
         centroid_images: Images of each task over which its centroid is averaged.
     """
 
-    votes: int = 8
-    selected: int = 8
+    votes: int = 4
+    selected: int = 32
     centroid_images: int = 16
 
 
