@@ -569,3 +569,22 @@ def test_images_are_released_like_vectors() -> None:
         lambda x: x.flatten(1).float() / 255, OneShotMean(l2_clip_norm=100.0, noise_multiplier=0.0), role="a"
     )
     assert release.mean.tolist() == pytest.approx([128 / 255] * 16)
+
+
+def test_long_rows_come_in_smaller_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is bounded by numbers and not by records, and the sum does not know."""
+    x = torch.rand(20, 8, generator=torch.Generator().manual_seed(0))
+    mechanism = OneShotMean(l2_clip_norm=1.0, noise_multiplier=0.0)
+    released = []
+    for most, largest in ((2**24, 20), (24, 3), (1, 1)):
+        monkeypatch.setattr("dphyper.bench.privacy.private_data.MAX_NUMBERS", most)
+        sizes: list[int] = []
+
+        def embed(rows: Tensor, sizes: list[int] = sizes) -> Tensor:
+            sizes.append(len(rows))
+            return rows
+
+        released.append(open_private(x).release_mean(embed, mechanism, role="a").mean)
+        assert max(sizes) == largest
+    assert torch.equal(released[0], released[1])
+    assert torch.equal(released[0], released[2])

@@ -260,8 +260,9 @@ class SubspaceDPSGDOptions(SubspaceOptions, RateOptions):
         l2_clip_norm: In units of the typical norm of single public records' gradients.
     """
 
+    steps: int = 15
     l2_clip_norm: float = 1.0
-    learning_rate: float = 0.3
+    learning_rate: float = 3.0
 
 
 class _WhitenedGuide(Guide):
