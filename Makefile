@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench audit theory clean
+.PHONY: demo test lint bench compare audit theory clean
 
 # The extras follow pyproject.toml. pip leaves an installed torch alone when it is new enough.
 $(VENV)/.installed: pyproject.toml
@@ -21,10 +21,16 @@ test: $(VENV)/.installed
 # Slow measurements: the choice of DP-SGD's defaults, on tuning tasks (resumes where it stopped), and what accounting
 # and per-example gradients cost.
 bench: $(VENV)/.installed
-	$(BIN)/dphyper sweep run sweeps/tune_dp_sgd.yaml
-	$(BIN)/dphyper report --store runs/tune_dp_sgd
+	for name in tune_dp_sgd tune; do \
+		$(BIN)/dphyper sweep run sweeps/$$name.yaml && $(BIN)/dphyper report --store runs/$$name || exit; done
 	$(BIN)/python -m dphyper.bench.privacy.cost --store runs/tune_dp_sgd
 	$(BIN)/python -m dphyper.bench.engine_cost
+
+# Every method on two collections (the second wants CIFAR-10 in data/cifar10), and the hypernetwork along its axes:
+# hours on two cores. Resumes where it stopped.
+compare: $(VENV)/.installed
+	for name in compare compare_cifar10 hypernetwork; do \
+		$(BIN)/dphyper sweep run sweeps/$$name.yaml && $(BIN)/dphyper report --store runs/$$name || exit; done
 
 # Known bugs, each with the guard that catches it; attacks on the two private methods' mechanisms; then on whole runs
 # of them and of the ceiling, which shows what the attack sees where there is no privacy (after the demo: its networks).

@@ -332,6 +332,7 @@ class SubspaceOneShot(Subspace):
         "mean, clipped to norm 1, once, with the count under add-or-remove-one.",
         passes="`probe_multiplicity` gradients.",
     )
+    selection = "fixed"
     options_type = SubspaceOneShotOptions
     _options: SubspaceOneShotOptions
 
