@@ -8,14 +8,17 @@ import dataclasses
 import math
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+import lightning
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 
-from dphyper.bench.catalog import METHODS
+from dphyper.bench.catalog import DATASETS, METHODS
 from dphyper.bench.errors import PrivacyError
 from dphyper.bench.method import Method
 from dphyper.bench.privacy import guards
@@ -24,7 +27,9 @@ from dphyper.bench.privacy.ledger import Ledger
 from dphyper.bench.privacy.noise import NoiseSource
 from dphyper.bench.privacy.private_data import PrivateData
 from dphyper.bench.public import PublicRecords
+from dphyper.bench.specs import DataSpec
 from dphyper.bench.target import LoRADiffusion, new_scheduler, new_unet
+from dphyper.methods.hypernetwork import Shrinkage, symmetry
 
 # Methods outside the registry of this repository are checked too, with their own defaults.
 QUICK: dict[str, dict[str, Any]] = {
@@ -259,9 +264,54 @@ def test_hypernetwork_at_infinite_noise_is_the_prior() -> None:
     assert not torch.allclose(made.decode(far, torch.tensor([0.1]), n), prior)
 
 
+def test_meta_training_logs_its_progress_against_prior_and_optimum(tmp_path: Path) -> None:
+    collection = DATASETS["digits8"](DataSpec(source="digits8", image_size=8, cluster_sizes=(60,)))
+    options = {"train_steps": 4, "tasks": 2, "support": 16, "query": 2, "width": 8, "nested": "2, 4", "augment": 2}
+    kind = METHODS["hypernetwork"]
+    made = kind(target(), kind.options_type.parse("hypernetwork", options), embedding_dim=4)
+    trainer = lightning.Trainer(
+        max_steps=4,
+        val_check_interval=2,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        accelerator="cpu",
+        logger=CSVLogger(tmp_path),
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(made, datamodule=made.public_data(collection))
+    logged = trainer.logged_metrics
+    names = ("base", "optimum", "clean", "noise_0.03", "noise_0.1", "prior")
+    losses = {name: float(logged[f"hypernetwork/tuning_{name}"]) for name in names}
+    assert losses["optimum"] < 0.99 * losses["base"]  # four steps from zero teach the network next to nothing
+    assert all(losses[name] == pytest.approx(losses["base"], rel=0.05) for name in names if name != "optimum")
+
+
+@pytest.mark.parametrize("k", [2, 4, 3])
+def test_one_network_serves_the_listed_dimensions(k: int) -> None:
+    kind = METHODS["hypernetwork"]
+    made = kind(target(), kind.options_type.parse("hypernetwork", {"nested": "4, 2"}), embedding_dim=k)
+    assert made.public_dim == (3 if k == 3 else 4)  # the key of the public phase: 3 is not listed and has its own
+    embedded = made.embed(100 * images(5))
+    assert embedded.shape == (5, k)
+    assert float(embedded.norm(dim=1).max()) <= 1 + 1e-6
+    if k == 2:
+        wide = kind(target(), kind.options_type.parse("hypernetwork", {"nested": "4, 2"}), embedding_dim=4)
+        wide.load_state_dict(made.state_dict())
+        first = wide.encoder(target().features(images(5)))[:, :2]
+        torch.testing.assert_close(made.embed(images(5)), first / first.norm(dim=1, keepdim=True).clamp(min=1))
+        assert not torch.allclose(made.embed(100 * images(5)), wide.embed(100 * images(5))[:, :2])
+
+
+def test_symmetries_are_the_eight_of_the_square() -> None:
+    x = torch.arange(4.0).view(1, 1, 2, 2)
+    assert len({tuple(symmetry(x, g).flatten().tolist()) for g in range(8)}) == 8
+    assert torch.equal(symmetry(x, 0), x)
+
+
 def test_shrinkage_is_the_posterior_mean() -> None:
     """Against the textbook formula S (S + Σ)⁻¹ (z - m), whitened by S^(-1/2), in numpy."""
-    from dphyper.methods.hypernetwork import Shrinkage
 
     rng = np.random.default_rng(0)
     root = rng.normal(size=(4, 4))

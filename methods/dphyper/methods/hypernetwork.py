@@ -263,6 +263,27 @@ class Hypernetwork(Method):
         self._features = torch.stack([self.target.features(symmetry(x, g)) for g in range(self._options.augment)])
         self.encoder.mean_F.copy_(self._features[0].mean(0))
         self.encoder.std_F.copy_(self._features[0].std(0).clamp(min=1e-3))
+        if self.logger and data.validation_steps:
+            self._optima_TP = self._tuning_optima(data)
+
+    def _tuning_optima(self, data: PublicTasks, steps: int = 80, each: int = 16, rate: float = 0.01) -> Tensor:
+        """(T, P) a LoRA fitted to each tuning task without privacy: what progress is measured against, no more."""
+        rng = torch.Generator(self.device).manual_seed(0)
+        tasks = [torch.from_numpy(rows).to(self.device) for rows in data.rows["tuning"]]
+        theta_TP = self.target.initial().repeat(len(tasks), 1).requires_grad_()
+        optimizer = torch.optim.Adam([theta_TP], lr=rate)
+        decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, total_iters=steps)
+        with torch.enable_grad():
+            for _ in range(steps):
+                drawn = [rows[torch.randint(len(rows), (each,), generator=rng, device=self.device)] for rows in tasks]
+                x = data.images.to(self.device)[torch.cat(drawn)]
+                loss = self.target.per_example_loss(theta_TP.repeat_interleave(each, 0), x, rng, stratified=True)
+                optimizer.zero_grad()
+                # Each task's LoRA by its own mean loss.
+                (loss.sum() / each).backward()
+                optimizer.step()
+                decay.step()
+        return theta_TP.detach()
 
     def _means(self, batch: Episode, g_T: Tensor) -> dict[int, tuple[Tensor, Tensor]]:
         """For each dimension k the (T, k) mean embeddings of the support and the (T, S, k) embeddings themselves."""
@@ -292,7 +313,7 @@ class Hypernetwork(Method):
         return loss
 
     def validation_step(self, batch: Episode, batch_idx: int) -> None:
-        """Loss on tuning tasks of the base, the prior and the network at three noise levels, on the same draws."""
+        """Loss on tuning tasks, same draws for all: base, prior, the network by noise level, and the optimum."""
         as_they_are_T = torch.zeros(len(batch.query_TQ), dtype=torch.long, device=self.device)
         clean_Tk, _ = self._means(batch, as_they_are_T)[self.embedding_dim]
         n_T = batch.weight_TS.count_nonzero(1).float()
@@ -300,6 +321,8 @@ class Hypernetwork(Method):
         for name, std in (("clean", 0.0), ("noise_0.03", 0.03), ("noise_0.1", 0.1), ("prior", math.inf)):
             noisy_Tk = clean_Tk + (std * torch.randn_like(clean_Tk) if math.isfinite(std) else 0)
             thetas[name] = self.decode(noisy_Tk, torch.full_like(n_T, std), n_T)
+        if self.logger:
+            thetas["optimum"] = self._optima_TP[batch.task_T]
         for name, theta_TP in thetas.items():
             rng = torch.Generator(self.device).manual_seed(batch_idx)
             self.log(f"hypernetwork/tuning_{name}", self._query_loss(theta_TP, batch, as_they_are_T, rng))
