@@ -33,7 +33,7 @@ from dphyper.methods.public_space import PublicSpaceGuide, PublicSpaceOptions
 class BiasedGEPOptions(PublicSpaceOptions):
     """As `PublicSpaceOptions`; `l2_clip_norm` is C0, the bound on a record's coordinates in the public space."""
 
-    l2_clip_norm: float = 0.01
+    l2_clip_norm: float = 0.03
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,7 +53,7 @@ class GEPOptions(BiasedGEPOptions):
         residual_clip_norm: C1, bound on what is left of a record's gradient.
     """
 
-    residual_clip_norm: float = 0.01
+    residual_clip_norm: float = 0.003
 
     def __post_init__(self) -> None:
         super().__post_init__()

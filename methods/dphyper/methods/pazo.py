@@ -36,7 +36,7 @@ class PAZOOptions(PublicSpaceOptions):
 
     probes: int = 4
     smoothing: float = 0.1
-    l2_clip_norm: float = 0.01
+    l2_clip_norm: float = 0.02
 
     def __post_init__(self) -> None:
         super().__post_init__()

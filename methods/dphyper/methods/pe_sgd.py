@@ -42,9 +42,9 @@ class PESGDOptions(RateOptions):
         variation_strength: How far an image is varied, above 0 and at most 1; see `Target.vary`.
     """
 
-    synthetic_images: int = 64
+    synthetic_images: int = 32
     synthetic_draws: int = 4
-    ridge: float = 1e-2
+    ridge: float = 0.1
     evolve_every: int = 5
     variation_strength: float = 0.5
     l2_clip_norm: float = 1.0
