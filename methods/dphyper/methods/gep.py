@@ -1,7 +1,7 @@
 """Gradient embedding perturbation: coordinates in the public space and the residual are clipped and noised apart.
 
 A record's gradient g gives e = V g, clipped at C0, and r = g − Vᵀ V g, clipped at C1; the step follows Vᵀ ẽ + r̃. The
-few coordinates get little noise; the residual keeps the estimate from bias, at the price of noise in P dimensions, which
+few coordinates get little noise; the residual keeps the estimate from bias, at the price of noise in P dimensions: it
 is small only where a small C1 will do. B-GEP leaves it out. Yu, Zhang, Chen & Liu 2021, arXiv:2102.12677, algorithm 1.
 
 **Accounting.** Both parts are one release: a row [e/C0, r/C1] of norm at most √2, hence noise of multiplier σ√2 on

@@ -112,8 +112,8 @@ class PESGD(GuidedDescent):
         "1.",
         passes="q T K gradients.",
         departures="η relative to the gradients' size. Images are drawn in proportion to their coefficients; published "
-        "code takes a nearly uniform softmax. Repaired: divided by the expected batch, where the published code divides "
-        "by the number of records that came.",
+        "code takes a nearly uniform softmax. Repaired: divided by the expected batch, where the published code "
+        "divides by the number of records that came.",
     )
     options_type = PESGDOptions
     guide_type = SyntheticSpan
