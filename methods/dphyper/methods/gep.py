@@ -1,8 +1,8 @@
 """Gradient embedding perturbation: coordinates in the public space and the residual are clipped and noised apart.
 
-A record's gradient g gives e = V g, clipped at C0, and r = g − Vᵀ V g, clipped at C1; the step follows Vᵀ ẽ + r̃. Few
-coordinates carry most of g and get little noise; the residual keeps the estimate from bias and, in P dimensions, has
-a small norm. B-GEP leaves it out. Yu, Zhang, Chen & Liu 2021, arXiv:2102.12677, algorithm 1.
+A record's gradient g gives e = V g, clipped at C0, and r = g − Vᵀ V g, clipped at C1; the step follows Vᵀ ẽ + r̃. The
+few coordinates get little noise; the residual keeps the estimate from bias, at the price of noise in P dimensions: it
+is small only where a small C1 will do. B-GEP leaves it out. Yu, Zhang, Chen & Liu 2021, arXiv:2102.12677, algorithm 1.
 
 **Accounting.** Both parts are one release: a row [e/C0, r/C1] of norm at most √2, hence noise of multiplier σ√2 on
 either part. The published code charges two releases by doubling the RDP of one, which is the same number; its batches
@@ -33,7 +33,7 @@ from dphyper.methods.public_space import PublicSpaceGuide, PublicSpaceOptions
 class BiasedGEPOptions(PublicSpaceOptions):
     """As `PublicSpaceOptions`; `l2_clip_norm` is C0, the bound on a record's coordinates in the public space."""
 
-    l2_clip_norm: float = 0.01
+    l2_clip_norm: float = 0.03
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,7 +53,7 @@ class GEPOptions(BiasedGEPOptions):
         residual_clip_norm: C1, bound on what is left of a record's gradient.
     """
 
-    residual_clip_norm: float = 0.01
+    residual_clip_norm: float = 0.003
 
     def __post_init__(self) -> None:
         super().__post_init__()

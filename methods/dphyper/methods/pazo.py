@@ -4,7 +4,7 @@ In each step q orthonormal probes are drawn in the space; a record contributes i
 (ℓ(θ + λu) − ℓ(θ − λu)) / 2λ, clipped as one vector and noised in q dimensions; the step follows Σ u · difference.
 Private records take forward passes only. The differences stand for derivatives: both losses of a record, along all
 probes, are taken at the same times and noises of its own, without which they would be differences of noise.
-Gong & Li 2025, arXiv:2511.10859, section 3, PAZO-P.
+Gong & Li 2025, arXiv:2511.10859, the variant PAZO-P; after summaries of the paper, for no code is published.
 
 Departures: the paper draws probes independently from the sphere of the space and adds noise to each; orthonormal ones
 say nothing twice, and with q = k they give the projected gradient itself. No factor k/q is put on the step: the
@@ -36,7 +36,7 @@ class PAZOOptions(PublicSpaceOptions):
 
     probes: int = 4
     smoothing: float = 0.1
-    l2_clip_norm: float = 0.01
+    l2_clip_norm: float = 0.02
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -81,7 +81,7 @@ class PAZO(GuidedDescent):
     """Descent by noisy loss differences along directions of public gradients."""
 
     about = About(
-        source="PAZO-P, Gong & Li 2025 (NeurIPS, arXiv:2511.10859), section 3.",
+        source="PAZO-P, Gong & Li 2025 (NeurIPS, arXiv:2511.10859).",
         public_data="Probes are drawn in the space of `pdp_sgd`.",
         private_release="The loss differences along `probes` directions, clipped as one vector.",
         passes="2 q T K `probes` forward passes, no gradient.",

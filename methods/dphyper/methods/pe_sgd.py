@@ -5,14 +5,15 @@ z = (G Gᵀ + ηI)⁻¹ G h, scaled to norm 1, summed and noised in N dimensions
 drawn again in proportion to |ẑ| and joined by variations under the present model. All after ẑ is post-processing.
 Zou et al., ICLR 2026, "PE-SGD: Differentially Private Deep Learning via Evolution of Gradient Subspace for Text".
 
-Norm 1 exactly, for the tiniest z as for the largest: this is what the paper does and what is done here. It discards
-how large a record's gradient is, and a record about which G says next to nothing votes as loudly as any other.
+Norm 1 exactly, for the tiniest z as for the largest: this is what the paper does and what is done here (the published
+code adds 1e-8 to the norm). It discards how large a record's gradient is, and a record about which G says next to
+nothing votes as loudly as any other.
 
 Departures: the images begin as public records, not as free generations, since a fine-tuned model of one kind of image
-has no prompt. They are drawn in proportion to |ẑ|, as the paper has it; the published code takes a softmax of |ẑ|,
-which is nearly uniform. η is a share of the mean squared norm of the rows of G (an absolute 1e-6 there), because
-the gradients of a diffusion loss on a LoRA are a hundredth of those of a language model. The noisy sum is divided by
-the expected batch, not by the number that came.
+has no prompt. They are drawn in proportion to |ẑ|; the published code takes a softmax of |ẑ| after its division by the
+batch, which is nearly uniform. η is a share of the mean squared norm of the rows of G, since their scale is that of the
+loss (1e-6 there). The noisy sum is divided by the expected batch; the code divides by the number of records that came,
+a secret under add-or-remove-one.
 
 Shapes: b records, N synthetic images, P parameters.
 """
@@ -41,9 +42,9 @@ class PESGDOptions(RateOptions):
         variation_strength: How far an image is varied, above 0 and at most 1; see `Target.vary`.
     """
 
-    synthetic_images: int = 64
+    synthetic_images: int = 32
     synthetic_draws: int = 4
-    ridge: float = 1e-2
+    ridge: float = 0.1
     evolve_every: int = 5
     variation_strength: float = 0.5
     l2_clip_norm: float = 1.0
@@ -110,8 +111,9 @@ class PESGD(GuidedDescent):
         private_release="The coefficients of a record's gradient in the span of `synthetic_images` gradients, of norm "
         "1.",
         passes="q T K gradients.",
-        departures="η relative to the gradients' size. Images are drawn in proportion to their coefficients, as in "
-        "the paper; published code takes a nearly uniform softmax. Divided by the expected batch.",
+        departures="η relative to the gradients' size. Images are drawn in proportion to their coefficients; published "
+        "code takes a nearly uniform softmax. Repaired: divided by the expected batch, where the published code "
+        "divides by the number of records that came.",
     )
     options_type = PESGDOptions
     guide_type = SyntheticSpan
