@@ -337,15 +337,16 @@ def test_privimage_selects_the_task_that_the_records_come_from(target: LoRADiffu
 
 
 def test_central_image_is_the_clipped_mean(target: LoRADiffusion, public: PublicRecords) -> None:
-    method = made("dp_feta", target, public, image_clip_norm=2.0, query_share=1.0)
+    method = made("dp_feta", target, public, image_clip_norm=2.0, warm_up="images", vary_strength=0.0, query_share=1.0)
     records = of_level(0.8, 20)
-    (image,) = method.central_images(door(records), method.mechanisms(NO_BUDGET)[0])
+    images, weights = method.ask(door(records), method.mechanisms(NO_BUDGET)[0], seeded())
+    assert weights.tolist() == [1.0]
     centre = public.records.mean(0).numpy()
     offsets = (records.numpy() - centre).reshape(20, -1).astype(np.float64)
     norms = np.linalg.norm(offsets, axis=1, keepdims=True)
     assert norms.min() > 2.0
     expected = centre + (offsets * np.minimum(1, 2.0 / norms)).mean(0).reshape(centre.shape)
-    np.testing.assert_allclose(image.numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(images[0].numpy(), expected, atol=1e-5)
     assert np.abs(expected - records.numpy().mean(0)).max() > 0.1  # the plain mean is another image
 
 
@@ -355,20 +356,44 @@ def test_central_image_is_divided_by_the_expected_count(target: LoRADiffusion, p
     query, _ = method.mechanisms(NO_BUDGET)
     records = of_level(0.8, 1).expand(20, -1, -1, -1)
 
-    def image(num: int) -> Tensor:
+    def offset(num: int) -> Tensor:
         private = PrivateData(records[:num], n=20, ledger=Ledger(NO_BUDGET), noise=NoiseSource.reproducible(0))
-        central: Tensor = method.central_images(private, query)[0]
+        central: Tensor = method.central_offsets(private, query)[0]
         return central
 
-    assert float((image(20) - image(19)).norm()) == pytest.approx(2.0 / 20, rel=1e-3)
+    assert float((offset(20) - offset(19)).norm()) == pytest.approx(2.0 / 20, rel=1e-3)
 
 
 def test_central_images_of_poisson_samples_differ(target: LoRADiffusion, public: PublicRecords) -> None:
     method = made("dp_feta", target, public, queries=3, query_prob=0.5, query_share=1.0)
-    records = of_level(0.3, 24)
-    images = method.central_images(door(records), method.mechanisms(NO_BUDGET)[0])
-    assert images.shape == (3, 1, 8, 8)
-    assert not torch.allclose(images[0], images[1], atol=1e-3)
+    offsets = method.central_offsets(door(of_level(0.3, 24)), method.mechanisms(NO_BUDGET)[0])
+    assert offsets.shape == (3, 64)
+    assert not torch.allclose(offsets[0], offsets[1], atol=1e-3)
+
+
+@pytest.mark.parametrize(("queries", "query_prob"), [(1, 1.0), (8, 0.5)])
+def test_weights_bring_the_mean_of_public_images_near_the_central_ones(
+    queries: int, query_prob: float, target: LoRADiffusion, public: PublicRecords
+) -> None:
+    method = made(
+        "dp_feta", target, public, image_clip_norm=20.0, ridge=0.1, queries=queries, query_prob=query_prob,
+        query_share=1.0,
+    )  # fmt: skip
+    records = of_level(0.5, 24)
+    images, weights = method.ask(door(records), method.mechanisms(NO_BUDGET)[0], seeded())
+    weighted = float((weights * images.double().flatten(1).mean(1)).sum() / weights.sum())
+    assert weighted == pytest.approx(float(records.mean()), abs=0.1)
+    assert abs(float(public.records.mean()) - float(records.mean())) > 0.3
+    # At a tiny budget the noise says nothing, and the ridge keeps the public images as they are.
+    tiny = dataclasses.replace(NO_BUDGET, epsilon=1e-3)
+    _, kept = method.ask(door(records, tiny), method.mechanisms(tiny)[0], seeded())
+    np.testing.assert_allclose(kept.numpy(), 1 / 96, rtol=0.2)
+    assert float(weights.max()) > 2 / 96
+
+
+def test_warm_up_that_nobody_knows_is_refused(target: LoRADiffusion, public: PublicRecords) -> None:
+    with pytest.raises(UserError, match="expected 'weights' or 'images'"):
+        made("dp_feta", target, public, warm_up="blur")
 
 
 # DPAgg.

@@ -2,11 +2,13 @@
 
 Each query is a Poisson sample of the records whose images, less a public mean image and clipped, are summed, noised
 and divided by the *expected* size of the sample: published code divides by the realised count, which is private and
-which its sensitivity does not cover. Gong et al. 2025, arXiv:2504.01521. Departures: no class labels; a central image
-is blurred, and a LoRA that is fitted to it learns blur, so that the base model draws images around it first
-(`vary_strength`); that is post-processing. Nothing tells whether a central image stands out of its noise.
+which its sensitivity does not cover. Gong et al. 2025, arXiv:2504.01521. Departures: no class labels; and the paper
+trains on the central images, from which a model that draws sharp images already learns blur. Here the warm-up may take
+public images instead, weighted so that their mean comes near that of the central images (`dphyper.methods.matching`);
+``images`` trains as the paper does, on variations of them or on themselves. Both are post-processing. Nothing
+tells whether a central image stands out of its noise.
 
-Shapes: N central images, b records of a chunk, D = C·H·W pixels, R copies.
+Shapes: Q central images, N images of the warm-up, b records of a chunk, D = C·H·W pixels.
 """
 
 from dataclasses import dataclass
@@ -14,9 +16,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dphyper.bench.errors import UserError
 from dphyper.bench.method import About
 from dphyper.bench.privacy.mechanisms import PoissonGradientSteps
+from dphyper.bench.privacy.noisy_sum import clip_rows
 from dphyper.bench.privacy.private_data import PrivateData
+from dphyper.methods.fitting import some_records
+from dphyper.methods.matching import matched_weights
 from dphyper.methods.warm_start import Query, WarmStart, WarmStartOptions
 
 
@@ -25,31 +31,43 @@ class DPFETAOptions(WarmStartOptions):
     """Hyper-parameters of `DPFETA`.
 
     Attributes:
-        queries: N, central images.
+        queries: Q, central images.
         query_prob: Chance of each record to enter a central image.
         image_clip_norm: Bound on the norm of a record's image less the public mean image.
-        vary_strength: Strength of the variations of a central image that are trained on; 0 for the image as it is.
-        variations: R, variations of each.
+        warm_up: ``weights`` or ``images``, see the head of this module.
+        ridge: For ``weights``, as in `MatchingOptions`.
+        public_images: For ``weights``, public images that are weighted.
+        vary_strength: For ``images``, strength of the variations of a central image that are trained on; 0 for the
+            image as it is.
+        variations: For ``images``, variations of each.
     """
 
     queries: int = 1
     query_prob: float = 1.0
     image_clip_norm: float = 10.0
+    warm_up: str = "weights"
+    ridge: float = 20.0
+    public_images: int = 8192
     vary_strength: float = 0.75
     variations: int = 128
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.warm_up not in ("weights", "images"):
+            raise UserError(f"options.dp_feta.warm_up = '{self.warm_up}': expected 'weights' or 'images'")
+
 
 class DPFETA(WarmStart):
-    """Noisy central images, training on images around them, then DP-SGD."""
+    """Noisy central images, a warm-up by them, then DP-SGD."""
 
     about = About(
         source="DP-FETA, Gong et al. 2025 (arXiv:2504.01521).",
-        public_data="The public mean image is taken off each record. Variations of the central images by the base "
-        "model warm the LoRA up.",
+        public_data="The public mean image is taken off each record. The LoRA is warmed up on public images, weighted "
+        "so that their mean is the central one, or (`warm_up: images`) on the base model's variations of that.",
         private_release="`queries` sums of clipped images, which take `query_share` of 1/σ²; then DP-SGD.",
         passes="`queries` looks at the pixels, then q T K gradients.",
         departures="No class labels. Repaired: divided by the expected and not by the realised number of records. "
-        "Images around the central ones, since a LoRA fitted to blurred ones learns blur.",
+        "The central image weighs public images, since a LoRA fitted to a blurred image learns blur.",
     )
     options_type = DPFETAOptions
     _options: DPFETAOptions
@@ -61,19 +79,27 @@ class DPFETA(WarmStart):
             l2_clip_norm=options.image_clip_norm, sampling_prob=options.query_prob, steps=options.queries
         )
 
-    def central_images(self, private: PrivateData, query: PoissonGradientSteps) -> Tensor:
-        """(N, C, H, W) noisy means of the samples, in [-1, 1]."""
+    def central_offsets(self, private: PrivateData, query: PoissonGradientSteps) -> Tensor:
+        """(Q, D) noisy central images less the public mean image."""
         centre = self.public.records.mean(0)
         steps = private.gradient_steps(lambda x: (x - centre).flatten(1), query, role="central images")
-        offsets_ND = torch.stack(list(steps)).to(centre)
-        images: Tensor = (centre + offsets_ND.unflatten(1, centre.shape)).clamp(-1, 1)
-        return images
+        return torch.stack(list(steps)).to(centre)
 
     def ask(self, private: PrivateData, query: Query, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Central images, or variations of them, with equal weights."""
-        options = self._options
+        """Public images with the weights that match the central ones, or images around these with equal weights."""
+        options, public = self._options, self.public.records
         assert isinstance(query, PoissonGradientSteps)
-        images = self.central_images(private, query)
+        offsets_QD = self.central_offsets(private, query)
+        centre = public.mean(0)
+        if options.warm_up == "weights":
+            images = some_records(self.public, options.public_images, rng)
+            rows_ND = clip_rows((images - centre).flatten(1), query.l2_clip_norm) / query.l2_clip_norm
+            seen = query.sampling_prob * private.n * query.steps
+            mean_D = offsets_QD.mean(0) / query.l2_clip_norm
+            noise = query.noise_std(private.ledger.budget.relation) * query.steps**0.5 / seen / query.l2_clip_norm
+            count = min(seen, private.n)  # more samples than records are the same records again
+            return images, matched_weights(rows_ND, mean_D, torch.full_like(mean_D, noise), count, options.ridge)
+        images = (centre + offsets_QD.unflatten(1, centre.shape)).clamp(-1, 1)
         if options.vary_strength:
             copies = images.repeat_interleave(options.variations, 0)
             images = self.target.vary(self.target.initial(), copies, options.vary_strength, rng)

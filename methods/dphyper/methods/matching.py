@@ -45,14 +45,14 @@ class MatchingOptions(FitOptions):
 
     Attributes:
         fitting: ``weights`` or ``samples``, see the head of `dphyper.methods.matching`.
-        ridge: Weight of ½‖ν‖², times the standard deviation of the released mean, of noise and sampling together.
+        ridge: Weight of ½‖ν‖², times the variance of a coordinate of the released mean, by noise and sampling together.
         public_images: Public images that are weighted.
         sampler_steps: Steps of the sampler for ``samples``.
         count_weight: c/C, weight of the count that is released with the sum under add-or-remove-one.
     """
 
     fitting: str = "weights"
-    ridge: float = 0.5
+    ridge: float = 20.0
     public_images: int = 8192
     sampler_steps: int = 4
     count_weight: float = 1 / 3
@@ -110,6 +110,23 @@ def tilted_weights(features_NF: Array, mean_F: Array, ridge_F: Array) -> Array:
     solved = minimize(dual, np.zeros_like(mean_F), jac=True, method="L-BFGS-B", options={"maxiter": 500})
     score_N = features_NF @ solved.x
     return np.asarray(np.exp(score_N - logsumexp(score_N)))
+
+
+def matched_weights(features_NF: Tensor, mean_F: Tensor, noise_std_F: Tensor, count: float, ridge: float) -> Tensor:
+    """(N,) `tilted_weights` for a noisy mean, with a ridge that grows with what the mean does not tell.
+
+    Args:
+        features_NF: φ of each public image.
+        mean_F: Noisy mean embedding.
+        noise_std_F: Standard deviation of its noise.
+        count: Records over which it was taken; they are assumed to spread as public ones do.
+        ridge: Weight of ½‖ν‖², times the variance of the mean by noise and sampling together: as noise grows, all
+            images come to weigh the same.
+    """
+    features_NF = features_NF.double().cpu()
+    sampling = features_NF.var(0).mean() / count
+    ridge_F = ridge * (noise_std_F.double().cpu().square() + sampling)
+    return torch.from_numpy(tilted_weights(features_NF.numpy(), mean_F.double().cpu().numpy(), ridge_F.numpy()))
 
 
 def few_step_samples(target: Any, theta: Tensor, num: int, steps: int, rng: torch.Generator) -> Tensor:
@@ -235,9 +252,5 @@ class Matching(Method):
         mean_F, noise_std_F, count = self.release(private, embedding, budget)
         if options.fitting == "samples":
             return fit_samples(target, embedding.differentiable, mean_F.to(embedding.records), options, rng)
-        features_NF = embedding.features_NF.double().cpu()
-        # The sampling error of n records, as if they spread as public ones do.
-        sampling = features_NF.var(0).mean() / count
-        ridge_F = options.ridge * (noise_std_F.cpu().square() + sampling).sqrt()
-        weights_N = tilted_weights(features_NF.numpy(), mean_F.cpu().numpy(), ridge_F.numpy())
-        return fit(target, target.initial(), embedding.records, options, rng, weights=torch.from_numpy(weights_N))
+        weights_N = matched_weights(embedding.features_NF, mean_F, noise_std_F, count, options.ridge)
+        return fit(target, target.initial(), embedding.records, options, rng, weights=weights_N)

@@ -48,6 +48,9 @@ class PrivateEvolutionOptions(FitOptions):
     first_strength: float = 0.5
     last_strength: float = 0.25
     public_images: int = 2048
+    # Fewer and shorter steps than for public images: a few dozen generated ones are soon learned by heart.
+    fit_steps: int = 50
+    fit_learning_rate: float = 0.003
 
     def __post_init__(self) -> None:
         if self.iterations < 1 or not 1 <= self.votes <= self.population:
