@@ -304,6 +304,29 @@ def test_one_network_serves_the_listed_dimensions(k: int) -> None:
         assert not torch.allclose(made.embed(100 * images(5)), wide.embed(100 * images(5))[:, :2])
 
 
+def test_an_embedding_far_from_all_public_tasks_gives_the_prior() -> None:
+    rng = np.random.default_rng(0)
+    cov = np.diag([4.0, 1.0, 0.25])
+    tasks = torch.from_numpy(rng.multivariate_normal(np.ones(3), cov, 4000)).float()
+    shrinkage = Shrinkage(3, doubt=0.01)
+    shrinkage.mean_K.copy_(torch.ones(3))
+    shrinkage.cov_KK.copy_(torch.from_numpy(cov))
+    shrinkage.within.fill_(0.0)
+    clean, many = torch.zeros(4000), torch.full((4000,), 100.0)
+    distance = shrinkage.distance(tasks, clean, many)
+    mahalanobis = np.sqrt(((tasks.numpy() - 1) ** 2 / np.diag(cov)).mean(1))
+    np.testing.assert_allclose(distance.numpy(), mahalanobis, rtol=1e-4)
+    assert float(distance.square().mean()) == pytest.approx(1.0, abs=0.05)
+    assert float((distance > shrinkage.reach).float().mean()) == pytest.approx(0.01, abs=0.005)
+    near, gone = tasks[distance < shrinkage.reach], torch.tensor([[1.0, 1.0, 1.0 + 1e3]])
+    free = Shrinkage(3)
+    free.load_state_dict(shrinkage.state_dict())
+    one = torch.zeros(len(near)), torch.full((len(near),), 100.0)
+    assert torch.equal(shrinkage(near, *one), free(near, *one))  # within reach nothing changes
+    assert float(shrinkage(gone, clean[:1], many[:1]).norm()) < 0.01
+    assert float(free(gone, clean[:1], many[:1]).norm()) > 100  # without a reach the decoder meets what it never met
+
+
 def test_symmetries_are_the_eight_of_the_square() -> None:
     x = torch.arange(4.0).view(1, 1, 2, 2)
     assert len({tuple(symmetry(x, g).flatten().tolist()) for g in range(8)}) == 8

@@ -95,6 +95,8 @@ class Method(lightning.LightningModule, ABC):
 
     Attributes:
         public: Records of public tasks, where `reads_public` asks for them.
+        embedding_shift: After `adapt`: how far the release lies from those of the public tasks, about 1 for one of
+            them; a function of what was released. None for methods without an embedding.
         public_dim: The dimension that the public phase is trained for; k, unless one network serves several.
     """
 
@@ -113,6 +115,7 @@ class Method(lightning.LightningModule, ABC):
     def __init__(self, target: Target, options: Options, *, embedding_dim: int) -> None:
         super().__init__()
         self.target, self.embedding_dim, self.public_dim = target, embedding_dim, embedding_dim
+        self.embedding_shift: float | None = None
         self._options = options
 
     def public_data(self, collection: Collection) -> PublicTasks:

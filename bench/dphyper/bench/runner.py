@@ -303,6 +303,7 @@ class Runner:
             "num_reference": len(reference),
             "denoising_loss": self._denoising_loss(method, theta, draw.reference, cell.seed),
             "public_shift": self._public_shift(cell, reference),
+            **({} if method.embedding_shift is None else {"embedding_shift": method.embedding_shift}),
             "seconds_public": seconds_public,
             # The number of trials of a private selection is a secret that its running time would tell.
             **({} if ledger.has_selection else {"seconds_adapt": seconds_adapt}),

@@ -60,6 +60,7 @@ class Row(TypedDict):
     floor_images: NotRequired[int]  # images on the drawn side of the floor
     denoising_loss: NotRequired[float]  # on the reference, at fixed times and noise
     public_shift: NotRequired[float]  # Fréchet distance public tasks to this task's reference, same features
+    embedding_shift: NotRequired[float]  # the released embedding from the public tasks', in their standard deviations
     seconds_public: NotRequired[float]  # of the public phase when it was trained, shared by all cells
     seconds_adapt: NotRequired[float]  # absent where the number of private trials is a secret
     seconds_evaluate: NotRequired[float]

@@ -18,6 +18,7 @@ from typing import ClassVar
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from scipy.stats import chi2
 from torch import Tensor, nn
 
 from dphyper.bench.errors import UserError
@@ -54,6 +55,8 @@ class HypernetworkOptions(Options):
         prior_fraction: Share of the tasks in a step that see infinite noise.
         clean_fraction: Share of the tasks in a step that see no noise.
         count_weight: c/C, weight of the count that is released with the sum under add-or-remove-one.
+        doubt: Probability that a public task, were their embeddings Gaussian, lies further out than where an embedding
+            is no longer taken at its word; beyond, the output goes back to the prior. 0 for never.
     """
 
     train_steps: int = 1500
@@ -72,6 +75,7 @@ class HypernetworkOptions(Options):
     prior_fraction: float = 0.125
     clean_fraction: float = 0.125
     count_weight: float = 1 / 3
+    doubt: float = 1e-4
 
     def dimensions(self, embedding_dim: int) -> tuple[int, ...]:
         """The embedding dimensions, in rising order, that the network of this one serves.
@@ -134,7 +138,14 @@ class Shrinkage(nn.Module):
 
     Task embeddings are taken as N(m, S) with m and S from the public tasks, the noise as N(0, τ²I) and the
     sampling error of n records as N(0, v/n I). The output V √Λ (Λ + τ² + v/n)⁻¹ Vᵀ (z − m), with S = V Λ Vᵀ, has
-    unit variance where the release is informative and goes to 0 as the noise grows.
+    unit variance where the release is informative and goes to 0 as the noise grows. It goes to 0 too as z leaves the
+    ball in which public tasks lie: there the decoder has never been, and the prior does no harm. All of this is
+    post-processing.
+
+    Args:
+        embedding_dim: K.
+        doubt: Probability that a Gaussian task lies outside of the ball.
+        decay: Of the exponential averages.
     """
 
     mean_K: Tensor
@@ -142,9 +153,10 @@ class Shrinkage(nn.Module):
     within: Tensor
     updates: Tensor
 
-    def __init__(self, embedding_dim: int, decay: float = 0.98) -> None:
+    def __init__(self, embedding_dim: int, doubt: float = 0.0, decay: float = 0.98) -> None:
         super().__init__()
         self.decay = decay
+        self.reach = math.sqrt(chi2.isf(doubt, embedding_dim) / embedding_dim)
         self.register_buffer("mean_K", torch.zeros(embedding_dim))
         self.register_buffer("cov_KK", torch.eye(embedding_dim))
         self.register_buffer("within", torch.ones(()))
@@ -161,14 +173,24 @@ class Shrinkage(nn.Module):
         spread = ((embedding_TSK - clean_TK[:, None]).square().mean(-1) * weight_TS).sum(-1)
         self.within.lerp_(spread.mean(), rate)
 
+    def _axes(self, z_TK: Tensor, noise_std_T: Tensor, n_T: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Offsets from m along the axes, Λ, Λ + τ² + v/n, and V."""
+        values_K, vectors_KK = torch.linalg.eigh(self.cov_KK)
+        values_K = values_K.clamp(min=1e-8)
+        noise_T1 = (noise_std_T.square() + self.within / n_T)[:, None]
+        return (z_TK - self.mean_K) @ vectors_KK, values_K, values_K + noise_T1, vectors_KK
+
+    def distance(self, z_TK: Tensor, noise_std_T: Tensor, n_T: Tensor) -> Tensor:
+        """(T,) distances of noisy means from the public tasks: about 1 for such a task, 0 at infinite noise."""
+        offset_TK, _, variance_TK, _ = self._axes(z_TK, noise_std_T, n_T)
+        return (offset_TK.square() / variance_TK).mean(1).sqrt()
+
     def forward(self, z_TK: Tensor, noise_std_T: Tensor, n_T: Tensor) -> Tensor:
         """(T, K) noisy means, (T,) noise standard deviations (may be infinite) and counts, to (T, K)."""
-        values, vectors = torch.linalg.eigh(self.cov_KK)
-        values = values.clamp(min=1e-8)
-        noise_T1 = (noise_std_T.square() + self.within / n_T)[:, None]
-        gain_TK = values.sqrt() / (values + noise_T1)
-        shrunk_TK: Tensor = ((z_TK - self.mean_K) @ vectors * gain_TK) @ vectors.T
-        return shrunk_TK
+        offset_TK, values_K, variance_TK, vectors_KK = self._axes(z_TK, noise_std_T, n_T)
+        trust_T = (self.reach / self.distance(z_TK, noise_std_T, n_T)).square().clamp(max=1.0)
+        shrunk_TK: Tensor = (offset_TK * values_K.sqrt() / variance_TK) @ vectors_KK.T
+        return trust_T[:, None] * shrunk_TK
 
 
 class Hypernetwork(Method):
@@ -202,7 +224,7 @@ class Hypernetwork(Method):
                 "choose a smaller one"
             )
         self.encoder = Encoder(target.num_features, width, self.public_dim)
-        self.shrinkage = nn.ModuleDict({str(k): Shrinkage(k) for k in self.dimensions})
+        self.shrinkage = nn.ModuleDict({str(k): Shrinkage(k, self._options.doubt) for k in self.dimensions})
         trunk: list[nn.Module] = [nn.Linear(self.public_dim + 1, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()]
         if bottleneck:
             trunk.append(nn.Linear(width, bottleneck))
@@ -352,8 +374,9 @@ class Hypernetwork(Method):
         """Release the mean embedding once and decode it."""
         release = private.release_mean(self.embed, self.mechanism(budget), role="mean embedding")
         z_Tk = release.mean.float()[None]
-        noise_T = z_Tk.new_tensor([release.noise_std])
-        return self.decode(z_Tk, noise_T, z_Tk.new_tensor([release.count]))[0]
+        noise_T, n_T = z_Tk.new_tensor([release.noise_std]), z_Tk.new_tensor([release.count])
+        self.embedding_shift = float(self._shrinkage(self.embedding_dim).distance(z_Tk, noise_T, n_T))
+        return self.decode(z_Tk, noise_T, n_T)[0]
 
 
 class HypernetworkSigma0(Hypernetwork):
