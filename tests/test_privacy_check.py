@@ -81,6 +81,7 @@ def add(store: Store, cell: Cell, ledger: Ledger, fid: float, **changes: Any) ->
         relation=cell.relation,
         embedding_dim=cell.embedding_dim,
         seed=cell.seed,
+        noise_draw=cell.noise_draw,
         private=not cell.reproducible_noise,
         selection="fixed",
         protocol="p",

@@ -21,7 +21,7 @@ from filelock import FileLock
 from dphyper.bench.errors import UserError
 from dphyper.bench.specs import Cell
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class Row(TypedDict):

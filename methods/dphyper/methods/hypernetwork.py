@@ -188,9 +188,10 @@ class Shrinkage(nn.Module):
     def forward(self, z_TK: Tensor, noise_std_T: Tensor, n_T: Tensor) -> Tensor:
         """(T, K) noisy means, (T,) noise standard deviations (may be infinite) and counts, to (T, K)."""
         offset_TK, values_K, variance_TK, vectors_KK = self._axes(z_TK, noise_std_T, n_T)
-        trust_T = (self.reach / self.distance(z_TK, noise_std_T, n_T)).square().clamp(max=1.0)
         shrunk_TK: Tensor = (offset_TK * values_K.sqrt() / variance_TK) @ vectors_KK.T
-        return trust_T[:, None] * shrunk_TK
+        # Squares throughout: the root of the distance has no gradient at infinite noise, where it is 0.
+        square_T1 = (offset_TK.square() / variance_TK).mean(1, keepdim=True)
+        return shrunk_TK / (square_T1 / self.reach**2).clamp(min=1.0)
 
 
 class Hypernetwork(Method):
