@@ -145,7 +145,7 @@ def gep_in_numpy(
 @pytest.mark.parametrize("name", ["gep", "b_gep"])
 def test_gep_is_the_published_update(name: str) -> None:
     anchors, gradients = normal(8, D, seed=5), normal(30, D, seed=6)
-    clips = {"l2_clip_norm": 1.1} | ({"residual_clip_norm": 0.7} if name == "gep" else {})
+    clips = {"embedding_clip_norm": 1.1} | ({"residual_clip_norm": 0.7} if name == "gep" else {})
     guide = prepared(name, anchors, Echo(D), basis_size=2, public_images=1, public_tasks=64, **clips)
     drawn = guide._public.draw(64, 1, torch.Generator().manual_seed(3)).flatten(0, 1)
     found = guide.gradient(guide.contribution(torch.zeros(D), gradients).mean(0).float()).numpy()
@@ -346,7 +346,8 @@ def test_pe_sgd_leaves_images_where_nothing_can_vary_them() -> None:
         ("pdp_sgd", {"basis_size": 20, "public_tasks": 10}, "at most options.public_tasks = 10"),
         ("gep", {"public_every": 0}, "at least 1 step"),
         ("gep", {"residual_clip_norm": 0.0}, "residual_clip_norm"),
-        ("b_gep", {"l2_clip_norm": math.inf}, "l2_clip_norm = inf"),
+        ("b_gep", {"embedding_clip_norm": math.inf}, "embedding_clip_norm = inf"),
+        ("gep", {"l2_clip_norm": 1.0}, "leave it and set embedding_clip_norm"),
         ("rgp", {"carriers": "right"}, "'both' or 'left'"),
         ("rgp", {"carrier_rank": 0}, "at least 1"),
         ("pazo", {"probes": 9, "basis_size": 8}, "at most options.basis_size = 8"),

@@ -189,7 +189,8 @@ class Runner:
                 name = f"{method.public_phase} k={method.public_dim}"
                 seconds = self._fit(method, episodes, episodes.steps, cell.base.seed, name)
                 trained.mkdir(parents=True, exist_ok=True)
-                save_file(method.state_dict(), trained / "weights.safetensors")
+                weights = {name: value.contiguous() for name, value in method.state_dict().items()}
+                save_file(weights, trained / "weights.safetensors")
                 write_json(trained / "done.json", {"seconds": seconds})
         method.load_state_dict(load_file(trained / "weights.safetensors", device=str(self.device)))
         return method.eval(), float(json.loads((trained / "done.json").read_text())["seconds"])

@@ -66,8 +66,8 @@ class DPFETA(WarmStart):
         "so that their mean is the central one, or (`warm_up: images`) on the base model's variations of that.",
         private_release="`queries` sums of clipped images, which take `query_share` of 1/σ²; then DP-SGD.",
         passes="`queries` looks at the pixels, then q T K gradients.",
-        departures="No class labels. Repaired: divided by the expected and not by the realised number of records. "
-        "The central image weighs public images, since a LoRA fitted to a blurred image learns blur.",
+        departures="No class labels. Repaired: divided by the expected and not by the realised number of records. The "
+        "central image weighs public images, since a LoRA fitted to a blurred image learns blur.",
     )
     options_type = DPFETAOptions
     _options: DPFETAOptions

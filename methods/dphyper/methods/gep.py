@@ -14,7 +14,6 @@ examples', and there is one group of parameters, not three: with k in the tens b
 Shapes: b records, k directions, P parameters.
 """
 
-import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -23,7 +22,6 @@ from torch import Tensor
 
 from dphyper.bench.errors import UserError
 from dphyper.bench.method import About
-from dphyper.bench.privacy.mechanisms import PoissonGradientSteps
 from dphyper.bench.privacy.noisy_sum import clip_rows
 from dphyper.methods.descent import GuidedDescent
 from dphyper.methods.public_space import PublicSpaceGuide, PublicSpaceOptions
@@ -31,38 +29,41 @@ from dphyper.methods.public_space import PublicSpaceGuide, PublicSpaceOptions
 
 @dataclass(frozen=True, kw_only=True)
 class BiasedGEPOptions(PublicSpaceOptions):
-    """As `PublicSpaceOptions`; `l2_clip_norm` is C0, the bound on a record's coordinates in the public space."""
+    """Hyper-parameters of `BiasedGEP`; what is released is in units of C0, so that `l2_clip_norm` is 1.
 
-    l2_clip_norm: float = 0.03
+    Attributes:
+        embedding_clip_norm: C0, bound on a record's coordinates in the public space.
+    """
+
+    embedding_clip_norm: float = 0.03
+    l2_clip_norm: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.l2_clip_norm < math.inf:
-            raise UserError(f"options.l2_clip_norm = {self.l2_clip_norm}: expected a number above 0")
-
-    def unscaled(self) -> PoissonGradientSteps:
-        """Steps that release e/C0, of norm 1."""
-        return dataclasses.replace(super().unscaled(), l2_clip_norm=1.0)
+        if not 0 < self.embedding_clip_norm < math.inf:
+            raise UserError(f"options.embedding_clip_norm = {self.embedding_clip_norm}: expected a number above 0")
+        if self.l2_clip_norm != type(self).l2_clip_norm:
+            raise UserError(
+                f"options.l2_clip_norm = {self.l2_clip_norm}: the parts are in units of their own clip norms and have norm "
+                f"{type(self).l2_clip_norm:g} together, leave it and set embedding_clip_norm"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class GEPOptions(BiasedGEPOptions):
-    """As `BiasedGEPOptions`, with the residual.
+    """As `BiasedGEPOptions`, with the residual: [e/C0, r/C1] has norm √2.
 
     Attributes:
         residual_clip_norm: C1, bound on what is left of a record's gradient.
     """
 
     residual_clip_norm: float = 0.003
+    l2_clip_norm: float = math.sqrt(2)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.residual_clip_norm < math.inf:
             raise UserError(f"options.residual_clip_norm = {self.residual_clip_norm}: expected a number above 0")
-
-    def unscaled(self) -> PoissonGradientSteps:
-        """Steps that release [e/C0, r/C1], jointly of norm √2."""
-        return dataclasses.replace(super().unscaled(), l2_clip_norm=math.sqrt(2))
 
 
 class Embedding(PublicSpaceGuide):
@@ -74,12 +75,12 @@ class Embedding(PublicSpaceGuide):
 
     def embedded(self, gradient_bP: Tensor) -> Tensor:
         """(b, k) coordinates of the gradients, of norm at most 1."""
-        clip: float = self.options.l2_clip_norm
+        clip: float = self.options.embedding_clip_norm
         return clip_rows(gradient_bP @ self.basis_kP.T, clip) / clip
 
     def gradient(self, noisy_D: Tensor) -> Tensor:
         """(P,) from (k,) coordinates."""
-        clip: float = self.options.l2_clip_norm
+        clip: float = self.options.embedding_clip_norm
         return clip * (noisy_D @ self.basis_kP)
 
 
@@ -106,7 +107,7 @@ class BiasedGEP(GuidedDescent):
     about = About(
         source="B-GEP, Yu et al. 2021 (ICLR, arXiv:2102.12677).",
         public_data="As `pdp_sgd`.",
-        private_release="Coordinates in the public space, clipped at C0 = `l2_clip_norm`.",
+        private_release="Coordinates in the public space, clipped at C0 = `embedding_clip_norm`.",
         passes="q T K gradients.",
         departures="As `gep`.",
     )
@@ -120,8 +121,8 @@ class GEP(GuidedDescent):
     about = About(
         source="GEP, Yu et al. 2021 (ICLR, arXiv:2102.12677), algorithm 1.",
         public_data="As `pdp_sgd`.",
-        private_release="Coordinates in the public space, clipped at C0 = `l2_clip_norm`, and the residual, clipped "
-        "at `residual_clip_norm`: one release of joint norm √2.",
+        private_release="Coordinates in the public space, clipped at C0 = `embedding_clip_norm`, and the residual, "
+        "clipped at `residual_clip_norm`: one release of joint norm √2.",
         passes="q T K gradients.",
         departures="Exact directions of public tasks' mean gradients, not one power iteration on single records, and "
         "one group of parameters. Repaired: Poisson samples, where the published code shuffles and accounts for "

@@ -111,9 +111,9 @@ class PESGD(GuidedDescent):
         private_release="The coefficients of a record's gradient in the span of `synthetic_images` gradients, of norm "
         "1.",
         passes="q T K gradients.",
-        departures="η relative to the gradients' size. Images are drawn in proportion to their coefficients; published "
-        "code takes a nearly uniform softmax. Repaired: divided by the expected batch, where the published code "
-        "divides by the number of records that came.",
+        departures="η relative to the gradients' size. Images are drawn in proportion to their coefficients; "
+        "published code takes a nearly uniform softmax. Repaired: divided by the expected batch, where the published "
+        "code divides by the number of records that came.",
     )
     options_type = PESGDOptions
     guide_type = SyntheticSpan

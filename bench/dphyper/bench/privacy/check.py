@@ -17,7 +17,7 @@ from scipy.stats import ttest_ind
 from dphyper.bench.errors import PrivacyError, UserError
 from dphyper.bench.privacy.accounting import epsilon_of
 from dphyper.bench.privacy.ledger import Ledger, event_from_json, event_json, mechanism_json
-from dphyper.bench.privacy.mechanisms import BestOfTrials, Mechanism
+from dphyper.bench.privacy.mechanisms import Mechanism
 from dphyper.bench.specs import Cell
 from dphyper.bench.store import Store
 
@@ -106,14 +106,17 @@ def _check_ledger(cell: Cell, ledger: Ledger, plain: dict[str, Any]) -> Iterator
             if len(recorded) != len(derived) or not all(map(_same, recorded, derived)):
                 shown = ", ".join(f"{number:.6g}" for number in derived)
                 yield f"{role} has {name} {line[name]} recorded, {shown} by its mechanism under {budget.relation}"
-        parts: list[Mechanism] = [mechanism]
-        if isinstance(mechanism, BestOfTrials):
-            parts += mechanism.trial
-        for part in parts:
-            given = mechanism_json(part)
-            for name in ("steps", "sampling_prob", "l2_clip_norm", "mean_trials", "shape"):
-                if name in cell.options and name in given and cell.options[name] != getattr(part, name):
-                    yield f"{role} has {name} = {getattr(part, name)}, its spec {cell.options[name]}"
+    yield from _check_options(cell, [charge.mechanism for charge in ledger.charges])
+
+
+def _check_options(cell: Cell, charged: list[Mechanism]) -> Iterator[str]:
+    """Options of the spec that some mechanism should have and none has; a method may have several mechanisms."""
+    parts = [part for mechanism in charged for part in (mechanism, *getattr(mechanism, "trial", ()))]
+    for name in ("steps", "sampling_prob", "l2_clip_norm", "mean_trials", "shape"):
+        values = [getattr(part, name) for part in parts if name in mechanism_json(part)]
+        if name in cell.options and values and cell.options[name] not in values:
+            shown = ", ".join(map(str, values))
+            yield f"{name} = {shown} in its ledger, its spec {cell.options[name]}"
 
 
 def _check_whole(done: pd.DataFrame) -> Iterator[str]:
