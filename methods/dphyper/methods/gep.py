@@ -44,8 +44,8 @@ class BiasedGEPOptions(PublicSpaceOptions):
             raise UserError(f"options.embedding_clip_norm = {self.embedding_clip_norm}: expected a number above 0")
         if self.l2_clip_norm != type(self).l2_clip_norm:
             raise UserError(
-                f"options.l2_clip_norm = {self.l2_clip_norm}: the parts are in units of their own clip norms and have norm "
-                f"{type(self).l2_clip_norm:g} together, leave it and set embedding_clip_norm"
+                f"options.l2_clip_norm = {self.l2_clip_norm}: the parts, in units of their clip norms, have norm "
+                f"{type(self).l2_clip_norm:.3g} together, leave it and set embedding_clip_norm"
             )
 
 
