@@ -35,6 +35,23 @@ LOOKS = {
     "nonprivate_full": Look("Non-private, all weights", "#882255", "p"),
     "subspace_dp_sgd": Look("DP-SGD in a public subspace", "#F0E442", "<"),
     "subspace_one_shot": Look("One linear release in a public subspace", "#332288", ">"),
+    # Colour by kind, marker by method: optimisers guided by public gradients in browns and reds, ...
+    "pdp_sgd": Look("PDP-SGD", "#8C510A", "1"),
+    "gep": Look("GEP", "#BF812D", "2"),
+    "b_gep": Look("B-GEP", "#BF812D", "3"),
+    "rgp": Look("RGP", "#8C510A", "4"),
+    "pda_dpmd": Look("PDA-DPMD", "#B2182B", "+"),
+    "adadps": Look("AdaDPS", "#B2182B", "x"),
+    "dope_sgd": Look("DOPE-SGD", "#D6604D", "|"),
+    "pe_sgd": Look("PE-SGD", "#D6604D", "_"),
+    "pazo": Look("PAZO", "#8C510A", "*"),
+    # ... one-shot and query methods in greens and violets.
+    "dp_mepf": Look("DP-MEPF", "#1B7837", "o"),
+    "dp_merf": Look("DP-MERF", "#5AAE61", "s"),
+    "dpagg": Look("DPAgg", "#762A83", "D"),
+    "private_evolution": Look("Private Evolution", "#9970AB", "^"),
+    "privimage": Look("PrivImage", "#9970AB", "v"),
+    "dp_feta": Look("DP-FETA", "#1B7837", "P"),
     REAL: Look("Real versus real", "#A89F91", "X"),
 }
 SPARE = ("#44AA99", "#999933", "#AA4499", "#DDCC77")
