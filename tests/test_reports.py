@@ -23,7 +23,7 @@ from dphyper.reports.aggregate import ALL, Section, aggregate, load, noise_quant
 from dphyper.reports.figures import embedding_dim_heat_map
 from dphyper.reports.gap import gap_closed, gap_table
 from dphyper.reports.page import write_report
-from dphyper.reports.tables import results, versus
+from dphyper.reports.tables import cost, results, versus
 from dphyper.reports.verdict import differences, verdict
 
 EPSILONS = (1.0, 4.0, 16.0)
@@ -522,3 +522,24 @@ def test_heat_map_is_drawn_where_a_method_ran_with_several_k_and_epsilons(tmp_pa
     assert embedding_dim_heat_map(only(store), tmp_path / "map")
     assert (tmp_path / "map.pdf").exists()
     assert not embedding_dim_heat_map(only(fill(Store(tmp_path / "one"), winning)), tmp_path / "none")
+
+
+def test_cost_stands_beside_that_of_dp_sgd(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    seconds = {"hypernetwork": 0.2, "dp_sgd": 10.0, "dp_sgd_tuned": None}
+    for method, adapt in seconds.items():
+        for seed in (0, 1, 2):
+            timed = {"seconds_public": 300.0 * (method == "hypernetwork"), "seconds_adapt": adapt}
+            timed = {key: value for key, value in timed.items() if value is not None}
+            cell = Cell(task="kettle", method=method, epsilon=1.0, seed=seed, embedding_dim=8)
+            add(store, cell, "private", 1.0)
+            row = store.row(cell.id)
+            row.pop("seconds_adapt")
+            row.update(timed)  # type: ignore[typeddict-item]
+            store.write(cell, row)
+    shown = cost(only(store), "tab:x").cells
+    network, dp_sgd, tuned = (
+        shown.loc[shown.index.str.startswith(name)].iloc[0] for name in ("Hyp", "DP-SGD (", "DP-SGD,")
+    )
+    assert (network["Public phase"], network["Of DP-SGD's"]) == ("300 s", "2.0 %")
+    assert (dp_sgd["Adaptation"], tuned["Adaptation"]) == ("10.00 s", "secret")

@@ -168,6 +168,7 @@ def _tables(section: Section, gaps: pd.DataFrame, closed: pd.DataFrame, folder: 
     if len(closed):
         table = gap_table(section, closed, f"tab:{folder.name}-gap")
         made.append(("Share of the gap between public data and no privacy that is closed", "gap_closed", table))
+    made.append(("What each method costs", "cost", tables.cost(section, f"tab:{folder.name}-cost")))
     written = []
     for title, file, table in made:
         (folder / f"{file}.tex").write_text(table.to_latex(), encoding="utf-8")

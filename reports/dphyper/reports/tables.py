@@ -204,3 +204,31 @@ def noise_draws(section: Section, label: str) -> Table | None:
         label=label,
         environment="longtable",
     )
+
+
+def cost(section: Section, label: str) -> Table:
+    """Median seconds of each method: its public phase, once for all cells, and the adaptation to one private data set.
+
+    The adaptation stands beside DP-SGD's, where that was run; "secret" where the number of private trials would show.
+    """
+    rows = named(section.rows)
+    medians = rows.groupby("series", sort=False)[["seconds_public", "seconds_adapt"]].median()
+    yardstick = rows.loc[rows["method"] == "dp_sgd", "seconds_adapt"].median()
+    share = medians["seconds_adapt"] / yardstick
+    cells = pd.DataFrame(
+        {
+            "Public phase": [f"{value:.0f} s" if value else "–" for value in medians["seconds_public"].fillna(0)],
+            "Adaptation": ["secret" if np.isnan(value) else f"{value:.2f} s" for value in medians["seconds_adapt"]],
+            "Of DP-SGD's": ["–" if np.isnan(value) else f"{100 * value:.1f} %" for value in share],
+        },
+        index=pd.Index(medians.index, name="Method"),
+    )
+    return Table(
+        cells=cells,
+        bold=pd.DataFrame(False, index=cells.index, columns=cells.columns),
+        caption=(
+            "Median wall time over cells, each on its worker's threads. The public phase is trained once for each "
+            f"collection and embedding dimension. {conditions(section)}"
+        ),
+        label=label,
+    )
