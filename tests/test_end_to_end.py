@@ -84,7 +84,9 @@ def test_plan_sweep_kill_resume_report(
 
 
 def test_interrupt_keeps_finished_cells(sweep_file: SweepFile, tmp_path: Path) -> None:
-    path, store = sweep_file(), Store(tmp_path / "store")
+    # Many cells: the sweep must not be over before a busy machine lets this test send its signal.
+    path = sweep_file(grid=[{"method": ["dp_sgd"], "epsilon": list(range(1, 61))}])
+    store = Store(tmp_path / "store")
     running = subprocess.Popen(
         [*COMMAND, "sweep", "run", str(path)], start_new_session=True, stderr=subprocess.PIPE, text=True
     )
