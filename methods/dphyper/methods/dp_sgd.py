@@ -26,5 +26,6 @@ class DPSGD(GuidedDescent):
         departures="Only B is trained: with A trained too, noise would enter as a product. The last iterates are "
         "averaged, and the step size shrinks as the noise multiplier grows, so that one serves every ε.",
     )
+    selection = "tuned_public"
     reads_public = False
     options_type = RateOptions
