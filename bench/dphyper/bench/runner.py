@@ -73,6 +73,7 @@ class Runner:
         self.evaluator = functools.cache(self._evaluator)
         self.collection = functools.cache(self._collection)
         self._base = functools.cache(self._load_base)
+        self._public = functools.cache(lambda data: PublicRecords.of(self.collection(data), self.device))
 
     def _evaluator(self, protocol: Protocol) -> Evaluator:
         return Evaluator(protocol, weights=self.performance.weights, device=self.device)
@@ -165,7 +166,7 @@ class Runner:
         method = self.untrained_method(cell, *pretraining.load_base(folder, **shape))
         collection = self.collection(cell.data)
         if method.reads_public:
-            method.public = PublicRecords.of(collection, self.device)
+            method.public = self._public(cell.data)
         if not method.public_phase:
             return method.eval(), 0.0
         read = dataclasses.fields(method.phase_options) if method.phase_options else None

@@ -171,7 +171,7 @@ class Store:
             frame = pd.read_parquet(path)
         except (OSError, ValueError) as error:
             raise UserError(f"cannot read '{path}' ({error}): expected the rows.parquet of a store") from error
-        if not {"spec", "cell", "status", "schema"} <= set(frame.columns) or set(frame["schema"]) - {SCHEMA}:
+        if not {"spec", "ledger", "cell", "status", "schema"} <= set(frame.columns) or set(frame["schema"]) - {SCHEMA}:
             raise UserError(
                 f"'{path}' does not hold rows with specs of schema {SCHEMA}: expected a store's rows.parquet"
             )
