@@ -29,7 +29,7 @@ from dphyper.bench.privacy.private_data import PrivateData
 from dphyper.bench.public import PublicRecords
 from dphyper.bench.specs import DataSpec
 from dphyper.bench.target import LoRADiffusion, new_scheduler, new_unet
-from dphyper.methods.hypernetwork import Shrinkage, symmetry
+from dphyper.methods.hypernetwork import Shrinkage
 
 # Methods outside the registry of this repository are checked too, with their own defaults.
 QUICK: dict[str, dict[str, Any]] = {
@@ -266,7 +266,7 @@ def test_hypernetwork_at_infinite_noise_is_the_prior() -> None:
 
 def test_meta_training_logs_its_progress_against_prior_and_optimum(tmp_path: Path) -> None:
     collection = DATASETS["digits8"](DataSpec(source="digits8", image_size=8, cluster_sizes=(60,)))
-    options = {"train_steps": 4, "tasks": 2, "support": 16, "query": 2, "width": 8, "nested": "2, 4", "augment": 2}
+    options = {"train_steps": 4, "tasks": 2, "support": 16, "query": 2, "width": 8, "nested": "2, 4", "directions": 3}
     kind = METHODS["hypernetwork"]
     made = kind(target(), kind.options_type.parse("hypernetwork", options), embedding_dim=4)
     trainer = lightning.Trainer(
@@ -299,7 +299,7 @@ def test_one_network_serves_the_listed_dimensions(k: int) -> None:
     if k == 2:
         wide = kind(target(), kind.options_type.parse("hypernetwork", {"nested": "4, 2"}), embedding_dim=4)
         wide.load_state_dict(made.state_dict())
-        first = wide.encoder(target().features(images(5)))[:, :2]
+        first = wide.encoder(wide.record_features(images(5)))[:, :2]
         torch.testing.assert_close(made.embed(images(5)), first / first.norm(dim=1, keepdim=True).clamp(min=1))
         assert not torch.allclose(made.embed(100 * images(5)), wide.embed(100 * images(5))[:, :2])
 
@@ -325,12 +325,6 @@ def test_an_embedding_far_from_all_public_tasks_gives_the_prior() -> None:
     assert torch.equal(shrinkage(near, *one), free(near, *one))  # within reach nothing changes
     assert float(shrinkage(gone, clean[:1], many[:1]).norm()) < 0.01
     assert float(free(gone, clean[:1], many[:1]).norm()) > 100  # without a reach the decoder meets what it never met
-
-
-def test_symmetries_are_the_eight_of_the_square() -> None:
-    x = torch.arange(4.0).view(1, 1, 2, 2)
-    assert len({tuple(symmetry(x, g).flatten().tolist()) for g in range(8)}) == 8
-    assert torch.equal(symmetry(x, 0), x)
 
 
 def test_shrinkage_is_the_posterior_mean() -> None:

@@ -7,7 +7,6 @@ these by the model's own loss. Everything here is post-processing: no function r
 Shapes: N images, b records of a chunk, F features, P parameters of the target.
 """
 
-import inspect
 import warnings
 from dataclasses import dataclass
 
@@ -92,21 +91,21 @@ class PublicFeatures:
         features_NF: Their features, standardised, of norm 1.
     """
 
+    @torch.no_grad()
     def __init__(self, target: Target, records: Tensor) -> None:
         self._target, self.records = target, records
         raw_NF = target.features(records)
         self._mean_F, self._std_F = raw_NF.mean(0), raw_NF.std(0).clamp(min=1e-3)
         self.features_NF = self._normed(raw_NF)
 
+    @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
         """(b, F) rows of norm 1, each a function of its own record."""
         return self._normed(self._target.features(x))
 
     def differentiable(self, x: Tensor) -> Tensor:
         """The same with gradients in the images, for images that are generated."""
-        # The target's own features run without gradients; what its decorator wraps does not.
-        raw_bF = inspect.unwrap(type(self._target).features)(self._target, x)
-        return self._normed(raw_bF)
+        return self._normed(self._target.features(x))
 
     def _normed(self, raw_bF: Tensor) -> Tensor:
         return torch.nn.functional.normalize((raw_bF - self._mean_F) / self._std_F, dim=1)

@@ -16,6 +16,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from scipy.stats import chi2
@@ -30,6 +31,7 @@ from dphyper.bench.privacy.private_data import PrivateData
 from dphyper.bench.public import Episode, PublicTasks
 from dphyper.bench.target import Target
 from dphyper.bench.tasks import Collection
+from dphyper.methods.public_space import principal_directions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +49,10 @@ class HypernetworkOptions(Options):
             embedding of dimension k (Kusupati et al. 2022, arXiv:2205.13147). A k outside the list has a network of
             its own.
         width: Hidden width of encoder and decoder.
-        bottleneck: Width of a linear layer before the head, so that the parameters lie in a subspace; 0 for none.
-        augment: Number of the eight symmetries of the square under which public tasks are met, 1 for as they are.
+        directions: Directions of parameter space along which the encoder sees a record's own gradient; 0 for none.
+        gradient_draws: Draws of time and noise over which that gradient is averaged.
+        probe_tasks: Public tasks from whose mean gradients the directions are taken.
+        probe_records: Records of each of these.
         learning_rate: Peak of the one-cycle schedule of AdamW.
         noise_min: Least standard deviation of the noise on the mean embedding met in training.
         noise_max: Greatest.
@@ -67,8 +71,10 @@ class HypernetworkOptions(Options):
     mixture: float = 0.6
     nested: str = ""
     width: int = 256
-    bottleneck: int = 0
-    augment: int = 1
+    directions: int = 64
+    gradient_draws: int = 4
+    probe_tasks: int = 128
+    probe_records: int = 16
     learning_rate: float = 7e-4
     noise_min: float = 1e-3
     noise_max: float = 0.5
@@ -125,12 +131,6 @@ def clipped(coordinates_SK: Tensor, k: int) -> Tensor:
     embedding_Sk = coordinates_SK[..., :k]
     norm: Tensor = embedding_Sk.norm(dim=-1, keepdim=True)
     return embedding_Sk / norm.clamp(min=1.0)
-
-
-def symmetry(x: Tensor, g: int) -> Tensor:
-    """(b, C, H, W) images under the g-th of the eight symmetries of the square; 0 leaves them as they are."""
-    turned = x.rot90(g % 4, (-2, -1))
-    return turned.flip(-1) if g >= 4 else turned
 
 
 class Shrinkage(nn.Module):
@@ -212,11 +212,12 @@ class Hypernetwork(Method):
     selection: ClassVar[Selection] = "tuned_public"
     public_phase = "hypernetwork"
     options_type = HypernetworkOptions
+    directions_PG: Tensor
     _options: HypernetworkOptions
 
     def __init__(self, target: Target, options: Options, *, embedding_dim: int) -> None:
         super().__init__(target, options, embedding_dim=embedding_dim)
-        width, bottleneck = self._options.width, self._options.bottleneck
+        width, directions = self._options.width, self._options.directions
         self.dimensions = self._options.dimensions(embedding_dim)
         self.public_dim = self.dimensions[-1]
         if self.public_dim > target.num_features:
@@ -224,14 +225,12 @@ class Hypernetwork(Method):
                 f"embedding_dim = {self.public_dim} is larger than the {target.num_features} features of a record: "
                 "choose a smaller one"
             )
-        self.encoder = Encoder(target.num_features, width, self.public_dim)
+        self.encoder = Encoder(target.num_features + directions, width, self.public_dim)
+        self.register_buffer("directions_PG", torch.zeros(target.num_parameters, directions))
         self.shrinkage = nn.ModuleDict({str(k): Shrinkage(k, self._options.doubt) for k in self.dimensions})
-        trunk: list[nn.Module] = [nn.Linear(self.public_dim + 1, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()]
-        if bottleneck:
-            trunk.append(nn.Linear(width, bottleneck))
-        self.trunk = nn.Sequential(*trunk)
+        self.trunk = nn.Sequential(nn.Linear(self.public_dim + 1, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
         # A zero head starts at the base model, whatever the embedding.
-        self.head = nn.Linear(bottleneck or width, target.num_parameters)
+        self.head = nn.Linear(width, target.num_parameters)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
@@ -252,7 +251,22 @@ class Hypernetwork(Method):
 
     def embed(self, x: Tensor) -> Tensor:
         """(b, k) embeddings of (b, ...) records, each of norm at most 1 and a function of its own record."""
-        return clipped(self.encoder(self.target.features(x)), self.embedding_dim)
+        return clipped(self.encoder(self.record_features(x)), self.embedding_dim)
+
+    def record_features(self, x: Tensor) -> Tensor:
+        """(b, F) features of each record by itself: the target's, and its gradient at the public model."""
+        with torch.no_grad():
+            features_bF = self.target.features(x)
+        if not self._options.directions:
+            return features_bF
+        gradient_bG = torch.cat([self._gradients(part) @ self.directions_PG for part in x.split(256)])
+        return torch.cat([features_bF, gradient_bG], 1)
+
+    def _gradients(self, x: Tensor) -> Tensor:
+        """(b, P) gradients of each record at the public model, under draws that are the same for all."""
+        with torch.enable_grad():
+            rows = self.target.per_example_gradients(self.target.initial(), x, None, self._options.gradient_draws)
+        return rows.detach()
 
     def decode(self, z_Tk: Tensor, noise_std_T: Tensor, n_T: Tensor) -> Tensor:
         """Parameters for noisy mean embeddings.
@@ -280,14 +294,26 @@ class Hypernetwork(Method):
         return shrinkage
 
     def on_fit_start(self) -> None:
-        """Compute the public records' features once, under each symmetry, and standardise them by public statistics."""
+        """Compute the public records' features once, and standardise them by public statistics."""
         data: PublicTasks = self.trainer.datamodule  # type: ignore[attr-defined]
-        x = data.images.to(self.device)
-        self._features = torch.stack([self.target.features(symmetry(x, g)) for g in range(self._options.augment)])
-        self.encoder.mean_F.copy_(self._features[0].mean(0))
-        self.encoder.std_F.copy_(self._features[0].std(0).clamp(min=1e-3))
+        if self._options.directions:
+            self._choose_directions(data)
+        self._features = self.record_features(data.images.to(self.device))
+        self.encoder.mean_F.copy_(self._features.mean(0))
+        std_F = self._features.std(0)
+        # Pixels that are almost constant would be blown up; gradients are small by themselves.
+        std_F[: self.target.num_features].clamp_(min=1e-3)
+        self.encoder.std_F.copy_(std_F.clamp(min=1e-12))
         if self.logger and data.validation_steps:
             self._optima_TP = self._tuning_optima(data)
+
+    def _choose_directions(self, data: PublicTasks) -> None:
+        """Principal directions of public tasks' mean gradients."""
+        options, numpy_rng, means = self._options, np.random.default_rng(0), []
+        for task in numpy_rng.choice(len(data.rows["public"]), options.probe_tasks, p=data.shares["public"]):
+            rows = torch.from_numpy(numpy_rng.permutation(data.rows["public"][task])[: options.probe_records])
+            means.append(self._gradients(data.images[rows].to(self.device)).mean(0))
+        self.directions_PG.copy_(principal_directions(torch.stack(means), options.directions).T)
 
     def _tuning_optima(self, data: PublicTasks, steps: int = 80, each: int = 16, rate: float = 0.01) -> Tensor:
         """(T, P) a LoRA fitted to each tuning task without privacy: what progress is measured against, no more."""
@@ -308,9 +334,9 @@ class Hypernetwork(Method):
                 decay.step()
         return theta_TP.detach()
 
-    def _means(self, batch: Episode, g_T: Tensor) -> dict[int, tuple[Tensor, Tensor]]:
+    def _means(self, batch: Episode) -> dict[int, tuple[Tensor, Tensor]]:
         """For each dimension k the (T, k) mean embeddings of the support and the (T, S, k) embeddings themselves."""
-        coordinates_TSK = self.encoder(self._features[g_T[:, None], batch.support_TS])
+        coordinates_TSK = self.encoder(self._features[batch.support_TS])
         embedded = {k: clipped(coordinates_TSK, k) for k in self.dimensions}
         return {k: ((rows * batch.weight_TS[..., None]).sum(1), rows) for k, rows in embedded.items()}
 
@@ -318,8 +344,7 @@ class Hypernetwork(Method):
         """Task loss through the generated weights, with the release mechanism inside."""
         options = self._options
         num = len(batch.query_TQ)
-        g_T = torch.randint(options.augment, (num,), device=self.device)
-        means = self._means(batch, g_T)
+        means = self._means(batch)
         for k, (clean_Tk, embedding_TSk) in means.items():
             self._shrinkage(k).update(clean_Tk, embedding_TSk, batch.weight_TS)
         clean_Tk, _ = means[self.dimensions[int(torch.randint(len(self.dimensions), ()))]]
@@ -331,14 +356,13 @@ class Hypernetwork(Method):
         finite_T1 = torch.where(noise_T.isinf(), 0, noise_T)[:, None]
         n_T = batch.weight_TS.count_nonzero(1).float()
         theta_TP = self.decode(clean_Tk + finite_T1 * torch.randn_like(clean_Tk), noise_T, n_T)
-        loss = self._query_loss(theta_TP, batch, g_T)
+        loss = self._query_loss(theta_TP, batch)
         self.log("hypernetwork/loss", loss)
         return loss
 
     def validation_step(self, batch: Episode, batch_idx: int) -> None:
         """Loss on tuning tasks, same draws for all: base, prior, the network by noise level, and the optimum."""
-        as_they_are_T = torch.zeros(len(batch.query_TQ), dtype=torch.long, device=self.device)
-        clean_Tk, _ = self._means(batch, as_they_are_T)[self.embedding_dim]
+        clean_Tk, _ = self._means(batch)[self.embedding_dim]
         n_T = batch.weight_TS.count_nonzero(1).float()
         thetas = {"base": self.target.initial().expand(len(n_T), -1)}
         for name, std in (("clean", 0.0), ("noise_0.03", 0.03), ("noise_0.1", 0.1), ("prior", math.inf)):
@@ -348,13 +372,12 @@ class Hypernetwork(Method):
             thetas["optimum"] = self._optima_TP[batch.task_T]
         for name, theta_TP in thetas.items():
             rng = torch.Generator(self.device).manual_seed(batch_idx)
-            self.log(f"hypernetwork/tuning_{name}", self._query_loss(theta_TP, batch, as_they_are_T, rng))
+            self.log(f"hypernetwork/tuning_{name}", self._query_loss(theta_TP, batch, rng))
 
-    def _query_loss(self, theta_TP: Tensor, batch: Episode, g_T: Tensor, rng: torch.Generator | None = None) -> Tensor:
+    def _query_loss(self, theta_TP: Tensor, batch: Episode, rng: torch.Generator | None = None) -> Tensor:
         data: PublicTasks = self.trainer.datamodule  # type: ignore[attr-defined]
-        x_TQ = data.images.to(self.device)[batch.query_TQ]
-        x = torch.cat([symmetry(x_Q, int(g)) for x_Q, g in zip(x_TQ, g_T, strict=True)])
-        theta = theta_TP.repeat_interleave(x_TQ.shape[1], 0)
+        x = data.images.to(self.device)[batch.query_TQ.flatten()]
+        theta = theta_TP.repeat_interleave(batch.query_TQ.shape[1], 0)
         return self.target.per_example_loss(theta, x, rng, stratified=True).mean()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

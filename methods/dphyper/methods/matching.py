@@ -149,8 +149,7 @@ def few_step_samples(target: Any, theta: Tensor, num: int, steps: int, rng: torc
     clean = x
     for step, t in enumerate(times):
         kept, lost = alpha_t[t].sqrt(), (1 - alpha_t[t]).sqrt()
-        with target._bound(theta):
-            predicted = target.unet(x, t, return_dict=False)[0]
+        predicted = target.predict(theta, x, t)
         kind = schedule.config["prediction_type"]
         if kind == "v_prediction":
             clean = kept * x - lost * predicted

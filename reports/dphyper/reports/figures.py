@@ -23,6 +23,7 @@ from dphyper.reports.samples import Strip
 from dphyper.reports.style import distance, epsilon, look, named, records
 
 TEXT_WIDTH, COLUMN_WIDTH = 6.75, 3.25  # inches, of a two-column paper
+CURVES = 7  # in one panel
 DASHES = {"control": "-.", "floor": ":", "ceiling": "--", "reference": "-"}
 BARS: dict[str, Any] = {"elinewidth": 0.8, "capsize": 1.8, "capthick": 0.8}
 FONT: Any = {
@@ -76,27 +77,34 @@ def _frame_means(ax: Axes, points: pd.DataFrame) -> None:
 
 
 def distance_vs_epsilon(section: Section, split: str, path: Path) -> bool:
-    """One panel for each task of a split and one for their mean; False, and no file, when it has no row."""
+    """Panels for each task of a split and for their mean; False, and no file, when it has no row.
+
+    More than `CURVES` curves are dealt to several panels of one task, which share their frame and repeat the floors,
+    controls and ceilings that have no ε.
+    """
     points = named(aggregate(section.values))
     points = points[(points["metric"] == "fid") & (points["split"] == split)]
+    constant = (points["role"] != "method") & np.isinf(points["epsilon"])
+    series = [*dict.fromkeys(points.loc[~constant, "series"])]
+    parts = np.array_split(np.asarray(series, object), max(math.ceil(len(series) / CURVES), 1))
     tasks = section.shown(split)
     if not tasks:
         return False
+    panels = [(task, [*part]) for task in tasks for part in parts]
     finite = [value for value in section.epsilons if math.isfinite(value)] or [1.0]
     at_infinity = 2.2 * finite[-1]
-    with _canvas(path, len(tasks)) as (figure, axes):
-        for ax, task in zip(axes, tasks, strict=True):
+    with _canvas(path, len(panels), columns=3 if len(parts) == 1 else len(parts)) as (figure, axes):
+        for number, (ax, (task, part)) in enumerate(zip(axes, panels, strict=True)):
             shown = points[points["task"] == task]
-            constant = (shown["role"] != "method") & np.isinf(shown["epsilon"])
-            curves = [*shown[~constant].groupby("series", sort=False)]
-            for position, (series, curve) in enumerate(curves):
+            curves = [*shown[~constant & shown["series"].isin(part)].groupby("series", sort=False)]
+            for position, (name, curve) in enumerate(curves):
                 style = look(curve["method"].iloc[0])
                 dodge = 1.03 ** (position - (len(curves) - 1) / 2)
                 known = np.isfinite(curve["epsilon"])
-                for part, dash in ((curve[known], "-"), (curve[~known], "none")):
+                for values, dash in ((curve[known], "-"), (curve[~known], "none")):
                     ax.errorbar(
-                        dodge * part["epsilon"].replace(math.inf, at_infinity), part["mean"], part["half"],
-                        color=style.colour, marker=style.marker, linestyle=dash, label=series, zorder=3, **BARS,
+                        dodge * values["epsilon"].replace(math.inf, at_infinity), values["mean"], values["half"],
+                        color=style.colour, marker=style.marker, linestyle=dash, label=name, zorder=3, **BARS,
                     )  # fmt: skip
             for line in records(shown[constant]):
                 colour = look(line.method).colour
@@ -108,10 +116,10 @@ def distance_vs_epsilon(section: Section, split: str, path: Path) -> bool:
             ax.set_xticks([value if math.isfinite(value) else at_infinity for value in section.epsilons])
             ax.set_xticklabels([epsilon(value) for value in section.epsilons])
             ax.set_xlabel("ε")
-            ax.set_title(section.title(split, task), loc="left")
+            ax.set_title(section.title(split, task) if part == [*parts[0]] else "", loc="left")
             _frame_means(ax, shown)
-        for ax in axes[::3]:
-            ax.set_ylabel(distance("fid", section.extractor))
+            if number % (3 if len(parts) == 1 else len(parts)) == 0:
+                ax.set_ylabel(distance("fid", section.extractor))
         _legend(figure, axes)
     return True
 
