@@ -5,7 +5,8 @@ import math
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from scipy import stats
 from dphyper.bench.errors import UserError
 from dphyper.bench.specs import Cell
 from dphyper.bench.store import SCHEMA, Row, Store
+from dphyper.reports import figures
 from dphyper.reports.aggregate import ALL, Section, aggregate, load, noise_quantiles, sections
 from dphyper.reports.figures import embedding_dim_heat_map
 from dphyper.reports.gap import gap_closed, gap_table
@@ -384,6 +386,35 @@ def test_every_file_is_written(report: Path) -> None:
     unrounded = 60 + 3 + (0.0 + 1.0 - 0.7) / 3
     assert numbers.query("method == 'public_only'")["mean"].item() == pytest.approx(unrounded, abs=1e-9)
     assert len(pd.read_csv(report.parent / "rows.csv")) == 90 + 1 + 4
+
+
+@pytest.mark.parametrize(("count", "panels"), [(7, 1), (8, 2), (15, 3)])
+def test_many_curves_are_dealt_to_several_panels(
+    count: int, panels: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, names = Store(tmp_path / "store"), [f"method_{i}" for i in range(count)]
+    for method in (*names, "public_only"):
+        for epsilon in EPSILONS if method in names else (math.inf,):
+            add(store, Cell(task="kettle", method=method, epsilon=epsilon), "private", 50.0 + min(epsilon, 16.0))
+    drawn: list[list[str]] = []
+    canvas = figures._canvas
+
+    @contextmanager
+    def watched(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        with canvas(*args, **kwargs) as (figure, axes):
+            yield figure, axes
+            drawn.extend(ax.get_legend_handles_labels()[1] for ax in axes)
+
+    monkeypatch.setattr(figures, "_canvas", watched)
+    (section,) = sections(load(store))
+    assert figures.distance_vs_epsilon(section, "private", tmp_path / "figure")
+    assert len(drawn) == panels
+    curves = [[label for label in panel if "method_" in label] for panel in drawn]
+    assert max(map(len, curves)) <= figures.CURVES
+    assert len({label for panel in curves for label in panel}) == sum(map(len, curves)) == count
+    constants = [{*panel} - {*own} for panel, own in zip(drawn, curves, strict=True)]
+    assert constants[0]
+    assert all(lines == constants[0] for lines in constants)
 
 
 def test_share_of_the_gap_agrees_with_a_computation_by_hand(section: Section) -> None:

@@ -83,9 +83,9 @@ def distance_vs_epsilon(section: Section, split: str, path: Path) -> bool:
     controls and ceilings that have no ε.
     """
     points = named(aggregate(section.values))
-    points = points[(points["metric"] == "fid") & (points["split"] == split)]
-    constant = (points["role"] != "method") & np.isinf(points["epsilon"])
-    series = [*dict.fromkeys(points.loc[~constant, "series"])]
+    points = points[(points["metric"] == "fid") & (points["split"] == split)].copy()
+    points["constant"] = (points["role"] != "method") & np.isinf(points["epsilon"])
+    series = [*dict.fromkeys(points.loc[~points["constant"], "series"])]
     parts = np.array_split(np.asarray(series, object), max(math.ceil(len(series) / CURVES), 1))
     tasks = section.shown(split)
     if not tasks:
@@ -96,7 +96,7 @@ def distance_vs_epsilon(section: Section, split: str, path: Path) -> bool:
     with _canvas(path, len(panels), columns=3 if len(parts) == 1 else len(parts)) as (figure, axes):
         for number, (ax, (task, part)) in enumerate(zip(axes, panels, strict=True)):
             shown = points[points["task"] == task]
-            curves = [*shown[~constant & shown["series"].isin(part)].groupby("series", sort=False)]
+            curves = [*shown[~shown["constant"] & shown["series"].isin(part)].groupby("series", sort=False)]
             for position, (name, curve) in enumerate(curves):
                 style = look(curve["method"].iloc[0])
                 dodge = 1.03 ** (position - (len(curves) - 1) / 2)
@@ -106,7 +106,7 @@ def distance_vs_epsilon(section: Section, split: str, path: Path) -> bool:
                         dodge * values["epsilon"].replace(math.inf, at_infinity), values["mean"], values["half"],
                         color=style.colour, marker=style.marker, linestyle=dash, label=name, zorder=3, **BARS,
                     )  # fmt: skip
-            for line in records(shown[constant]):
+            for line in records(shown[shown["constant"]]):
                 colour = look(line.method).colour
                 ax.axhline(line.mean, color=colour, linestyle=DASHES[line.role], label=line.series, linewidth=1)
                 if math.isfinite(line.half):
