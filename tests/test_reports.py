@@ -409,10 +409,10 @@ def test_many_curves_are_dealt_to_several_panels(
     (section,) = sections(load(store))
     assert figures.distance_vs_epsilon(section, "private", tmp_path / "figure")
     assert len(drawn) == panels
-    curves = [[label for label in panel if "method_" in label] for panel in drawn]
+    curves = [{label for label in panel if "method_" in label} for panel in drawn]
     assert max(map(len, curves)) <= figures.CURVES
     assert len({label for panel in curves for label in panel}) == sum(map(len, curves)) == count
-    constants = [{*panel} - {*own} for panel, own in zip(drawn, curves, strict=True)]
+    constants = [{*panel} - own for panel, own in zip(drawn, curves, strict=True)]
     assert constants[0]
     assert all(lines == constants[0] for lines in constants)
 
