@@ -33,7 +33,7 @@ TIGHT = Budget(epsilon=1.0, delta=1e-5, relation=Relation.ADD_OR_REMOVE_ONE)
 class Echo(LinearRegression):
     """A target whose gradients are the records themselves, so that any gradient can be put in."""
 
-    def per_example_gradients(self, theta: Tensor, x: Tensor, rng: torch.Generator | None, multiplicity: int) -> Tensor:
+    def per_example_gradients(self, theta: Tensor, x: Tensor, rng: torch.Generator, multiplicity: int) -> Tensor:
         return x
 
     def vary(self, theta: Tensor, x: Tensor, strength: float, rng: torch.Generator) -> Tensor:  # type: ignore[override]

@@ -62,7 +62,7 @@ class Quadratic:
     ) -> Tensor:
         return 0.5 * (theta - x.flatten(1)).square().sum(1)
 
-    def per_example_gradients(self, theta: Tensor, x: Tensor, rng: torch.Generator | None, multiplicity: int) -> Tensor:
+    def per_example_gradients(self, theta: Tensor, x: Tensor, rng: torch.Generator, multiplicity: int) -> Tensor:
         return theta - x.flatten(1)
 
     def sample(self, theta: Tensor, num: int, rng: torch.Generator) -> NoReturn:

@@ -7,8 +7,7 @@ from diffusers import UNet2DModel
 from torch import Tensor
 
 from dphyper.bench import engine_cost
-from dphyper.bench.privacy import guards
-from dphyper.bench.target import LoRADiffusion, new_scheduler, new_unet, noised, to_unit
+from dphyper.bench.target import LoRADiffusion, new_scheduler, new_unet, to_unit
 
 
 def target(convolutions: bool = False) -> LoRADiffusion:
@@ -45,26 +44,6 @@ def test_many_draws_hold_no_more_images_at_once_than_one_draw(monkeypatch: pytes
     monkeypatch.setattr(model, "_hooked_gradients", watched)
     model.per_example_gradients(model.initial(), images(6), torch.Generator().manual_seed(0), 4)
     assert sizes == [6, 6, 6, 6]
-
-
-def test_fixed_draws_make_a_gradient_a_function_of_its_record() -> None:
-    model, x = target(), images(3)
-
-    def fixed(records: Tensor) -> Tensor:
-        return model.per_example_gradients(model.initial(), records, None, 2)
-
-    def drawn(records: Tensor) -> Tensor:
-        return model.per_example_gradients(model.initial(), records, torch.Generator().manual_seed(0), 2)
-
-    assert guards.record_wise(fixed, x) is None
-    assert guards.record_wise(drawn, x) is not None
-    # Independently: the same two noises at a quarter and three quarters of the schedule, by autograd.
-    noise = torch.randn((2, 1, 8, 8), generator=torch.Generator().manual_seed(0))
-    theta = model.initial().requires_grad_()
-    for k, t in enumerate((250, 750)):
-        noisy, t_B, wanted = noised(model.scheduler, x[1:2], noise[k : k + 1], torch.tensor([t]))
-        (0.5 * (model.predict(theta, noisy, t_B) - wanted).square().mean()).backward()
-    torch.testing.assert_close(fixed(x)[1], theta.grad, rtol=1e-3, atol=1e-6)
 
 
 def test_variations_keep_more_of_the_image_the_less_they_are_varied() -> None:

@@ -222,6 +222,18 @@ def _as_sweep(config: Namespace) -> "Sweep":
     return Sweep(**{name: config[name] for name in Sweep.__dataclass_fields__})
 
 
+def read_sweep(path: str) -> tuple["Sweep", list[Cell]]:
+    """A sweep file and its cells.
+
+    Raises:
+        UserError: The file is missing or says something wrong.
+    """
+    parser = _sweep_parser()
+    parsed = _parse(lambda: parser.parse_args(["run", "--config", path]), _known(["sweep"]))
+    sweep = _as_sweep(parser.instantiate(parsed))
+    return sweep, sweep.cells(_cell)
+
+
 def _sweep(config: Namespace) -> int:
     from dphyper.sweeps.work import run_sweep, states
 
@@ -287,10 +299,8 @@ def _audited_cell(config: Namespace) -> tuple["Runner", Cell]:
     from dphyper.bench.runner import Runner
     from dphyper.bench.tracking import Tracking
 
-    parser = _sweep_parser()
-    parsed = _parse(lambda: parser.parse_args(["run", "--config", config.sweep]), _known(["sweep"]))
-    sweep = _as_sweep(parser.instantiate(parsed))
-    found = {cell.method: cell for cell in reversed(sweep.cells(_cell))}
+    sweep, cells = read_sweep(config.sweep)
+    found = {cell.method: cell for cell in reversed(cells)}
     if config.method not in found:
         raise unknown_name(f"method in '{config.sweep}'", config.method, found)
     cell = found[config.method]

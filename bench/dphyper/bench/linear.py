@@ -60,7 +60,7 @@ class LinearRegression:
         u_bP, y_b = self._seen(x)
         return 0.5 * (y_b - (u_bP * theta).sum(-1)).square()
 
-    def per_example_gradients(self, theta: Tensor, x: Tensor, rng: torch.Generator | None, multiplicity: int) -> Tensor:
+    def per_example_gradients(self, theta: Tensor, x: Tensor, rng: torch.Generator, multiplicity: int) -> Tensor:
         """(b, P) gradients of the loss, −(y − ⟨θ, u⟩) u with u the features in the coordinates of θ."""
         u_bP, y_b = self._seen(x)
         return -(y_b - u_bP @ theta)[:, None] * u_bP

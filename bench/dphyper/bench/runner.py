@@ -115,7 +115,7 @@ class Runner:
             files = sorted(Path(spec.pretrained).rglob("*"))
             return content_hash([(str(f.name), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()])
         training = dataclasses.replace(spec, rank=1, convolutions=False, sampling_steps=1)
-        parts = (target.new_unet, target.new_scheduler, target.corrupt, target.noised, pretraining)
+        parts = (target.new_unet, target.new_scheduler, target.corrupt, pretraining)
         sources = [inspect.getsource(part) for part in parts]
         return content_hash([self.collection(cell.data).public_fingerprint, dataclasses.asdict(training), sources])
 
@@ -201,8 +201,6 @@ class Runner:
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
         # Advice on loaders and loops that were chosen on purpose; errors are exceptions and still come through.
         warnings.filterwarnings("ignore", module="lightning")
-        # Torch notes that the frozen layers before the first LoRA have no gradient, which is the point of them.
-        warnings.filterwarnings("ignore", "Full backward hook is firing")
         lightning.seed_everything(seed, verbose=False)
         print(f"training {name}: {steps} steps", flush=True)
         begin = time.perf_counter()

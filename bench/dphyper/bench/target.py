@@ -57,11 +57,8 @@ class Target(Protocol):
         """
         ...
 
-    def per_example_gradients(self, theta: Tensor, x: Tensor, rng: torch.Generator | None, multiplicity: int) -> Tensor:
-        """The (b, P) gradients of the loss, each averaged over ``multiplicity`` draws of its own randomness.
-
-        Without an ``rng`` the draws are fixed and the same for every record: a row is then a function of its record.
-        """
+    def per_example_gradients(self, theta: Tensor, x: Tensor, rng: torch.Generator, multiplicity: int) -> Tensor:
+        """The (b, P) gradients of the loss, each averaged over ``multiplicity`` draws of its own randomness."""
         ...
 
     def sample(self, theta: Tensor, num: int, rng: torch.Generator) -> NDArray[np.uint8]:
@@ -205,14 +202,13 @@ class LoRADiffusion:
         noisy, t_B, wanted = corrupt(self.scheduler, x, rng, stratified=stratified)
         return (self.predict(theta, noisy, t_B) - wanted).square().flatten(1).mean(1)
 
-    def per_example_gradients(self, theta: Tensor, x: Tensor, rng: torch.Generator | None, multiplicity: int) -> Tensor:
+    def per_example_gradients(self, theta: Tensor, x: Tensor, rng: torch.Generator, multiplicity: int) -> Tensor:
         """Gradients of the denoising loss by opacus' hooks on the B factors.
 
         Args:
             theta: (P,).
             x: (b, C, H, W) in [-1, 1]; b = 0 gives an empty result.
-            rng: Source of times and noises; None for K noises that are the same for every image and call, at times
-                spread evenly over the schedule.
+            rng: Source of times and noises.
             multiplicity: K draws of (time, noise) whose gradients are averaged for each image, before any
                 clipping (Dockhorn et al. 2023, section 3.2).
 
@@ -225,11 +221,7 @@ class LoRADiffusion:
             for factor, part in zip(self._factors, self._slices, strict=True):
                 factor.weight.copy_(theta[part].view_as(factor.weight))
         # Image-major order, so that the K draws of an image lie together.
-        repeated = x.repeat_interleave(multiplicity, 0)
-        if rng is None:
-            drawn = self._fixed_draws(repeated, multiplicity)
-        else:
-            drawn = corrupt(self.scheduler, repeated, rng, stratified=False)
+        drawn = corrupt(self.scheduler, x.repeat_interleave(multiplicity, 0), rng, stratified=False)
         self._grad_sample.train()
         self._grad_sample.enable_hooks()
         # As many at once as there are images: K draws take K times as long, and no more memory than one.
@@ -240,16 +232,6 @@ class LoRADiffusion:
         for factor in self._factors:
             nn.init.zeros_(factor.weight)
         return rows.view(len(x), multiplicity, -1).mean(1)
-
-    def _fixed_draws(self, repeated: Tensor, multiplicity: int) -> tuple[Tensor, Tensor, Tensor]:
-        """`corrupt` for images that each stand K times in a row, with the same K times and noises for all of them."""
-        count = len(repeated) // multiplicity
-        steps = self.scheduler.config["num_train_timesteps"]
-        t_K = ((torch.arange(multiplicity, device=self.device) + 0.5) * steps / multiplicity).long()
-        noise_K = torch.randn((multiplicity, *self.image_shape), generator=torch.Generator().manual_seed(0))
-        return noised(
-            self.scheduler, repeated, noise_K.to(repeated).repeat(count, 1, 1, 1), t_K.to(self.device).repeat(count)
-        )
 
     def _hooked_gradients(self, noisy: Tensor, t_B: Tensor, wanted: Tensor) -> Tensor:
         """(b, P) gradients at the weights that the factors hold, by opacus' hooks."""
@@ -383,11 +365,7 @@ def corrupt(
     else:
         time_B = torch.rand(size, generator=rng, device=device)
     t_B = (time_B * steps).long().clamp(max=steps - 1).to(x_BCHW.device)
-    return noised(scheduler, x_BCHW, torch.randn(x_BCHW.shape, generator=rng, device=device).to(x_BCHW), t_B)
-
-
-def noised(scheduler: DDPMScheduler, x_BCHW: Tensor, noise: Tensor, t_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The images with this noise at these times, the times, and what the U-Net should predict of them."""
+    noise = torch.randn(x_BCHW.shape, generator=rng, device=device).to(x_BCHW)
     kind = scheduler.config["prediction_type"]
     if kind == "v_prediction":
         wanted = scheduler.get_velocity(x_BCHW, noise, t_B)

@@ -16,7 +16,6 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from scipy.stats import chi2
@@ -31,7 +30,6 @@ from dphyper.bench.privacy.private_data import PrivateData
 from dphyper.bench.public import Episode, PublicTasks
 from dphyper.bench.target import Target
 from dphyper.bench.tasks import Collection
-from dphyper.methods.public_space import principal_directions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +47,6 @@ class HypernetworkOptions(Options):
             embedding of dimension k (Kusupati et al. 2022, arXiv:2205.13147). A k outside the list has a network of
             its own.
         width: Hidden width of encoder and decoder.
-        directions: Directions of parameter space along which the encoder sees a record's own gradient; 0 for none.
-        gradient_draws: Draws of time and noise over which that gradient is averaged.
-        probe_tasks: Public tasks from whose mean gradients the directions are taken.
-        probe_records: Records of each of these.
         learning_rate: Peak of the one-cycle schedule of AdamW.
         noise_min: Least standard deviation of the noise on the mean embedding met in training.
         noise_max: Greatest.
@@ -71,10 +65,6 @@ class HypernetworkOptions(Options):
     mixture: float = 0.6
     nested: str = ""
     width: int = 256
-    directions: int = 64
-    gradient_draws: int = 4
-    probe_tasks: int = 128
-    probe_records: int = 16
     learning_rate: float = 7e-4
     noise_min: float = 1e-3
     noise_max: float = 0.5
@@ -212,12 +202,11 @@ class Hypernetwork(Method):
     selection: ClassVar[Selection] = "tuned_public"
     public_phase = "hypernetwork"
     options_type = HypernetworkOptions
-    directions_PG: Tensor
     _options: HypernetworkOptions
 
     def __init__(self, target: Target, options: Options, *, embedding_dim: int) -> None:
         super().__init__(target, options, embedding_dim=embedding_dim)
-        width, directions = self._options.width, self._options.directions
+        width = self._options.width
         self.dimensions = self._options.dimensions(embedding_dim)
         self.public_dim = self.dimensions[-1]
         if self.public_dim > target.num_features:
@@ -225,8 +214,7 @@ class Hypernetwork(Method):
                 f"embedding_dim = {self.public_dim} is larger than the {target.num_features} features of a record: "
                 "choose a smaller one"
             )
-        self.encoder = Encoder(target.num_features + directions, width, self.public_dim)
-        self.register_buffer("directions_PG", torch.zeros(target.num_parameters, directions))
+        self.encoder = Encoder(target.num_features, width, self.public_dim)
         self.shrinkage = nn.ModuleDict({str(k): Shrinkage(k, self._options.doubt) for k in self.dimensions})
         self.trunk = nn.Sequential(nn.Linear(self.public_dim + 1, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
         # A zero head starts at the base model, whatever the embedding.
@@ -251,22 +239,7 @@ class Hypernetwork(Method):
 
     def embed(self, x: Tensor) -> Tensor:
         """(b, k) embeddings of (b, ...) records, each of norm at most 1 and a function of its own record."""
-        return clipped(self.encoder(self.record_features(x)), self.embedding_dim)
-
-    def record_features(self, x: Tensor) -> Tensor:
-        """(b, F) features of each record by itself: the target's, and its gradient at the public model."""
-        with torch.no_grad():
-            features_bF = self.target.features(x)
-        if not self._options.directions:
-            return features_bF
-        gradient_bG = torch.cat([self._gradients(part) @ self.directions_PG for part in x.split(256)])
-        return torch.cat([features_bF, gradient_bG], 1)
-
-    def _gradients(self, x: Tensor) -> Tensor:
-        """(b, P) gradients of each record at the public model, under draws that are the same for all."""
-        with torch.enable_grad():
-            rows = self.target.per_example_gradients(self.target.initial(), x, None, self._options.gradient_draws)
-        return rows.detach()
+        return clipped(self.encoder(self.target.features(x)), self.embedding_dim)
 
     def decode(self, z_Tk: Tensor, noise_std_T: Tensor, n_T: Tensor) -> Tensor:
         """Parameters for noisy mean embeddings.
@@ -279,41 +252,34 @@ class Hypernetwork(Method):
         Returns:
             (T, P).
         """
+        theta_TP: Tensor = self.head(self.hidden(z_Tk, noise_std_T, n_T))
+        return theta_TP
+
+    def hidden(self, z_Tk: Tensor, noise_std_T: Tensor, n_T: Tensor) -> Tensor:
+        """(T, width) what the linear head makes parameters of; arguments as for `decode`."""
         k = z_Tk.shape[1]
         shrinkage = self._shrinkage(k)
         shrunk_TK = nn.functional.pad(shrinkage(z_Tk, noise_std_T, n_T), (0, self.public_dim - k))
         # What share of the spread between tasks the release can resolve: 1 without noise, 0 at infinite noise.
         signal = shrinkage.cov_KK.trace() / k
         resolved_T = signal / (signal + noise_std_T.square() + shrinkage.within / n_T)
-        theta_TP: Tensor = self.head(self.trunk(torch.cat([shrunk_TK, resolved_T[:, None]], 1)))
-        return theta_TP
+        hidden_TW: Tensor = self.trunk(torch.cat([shrunk_TK, resolved_T[:, None]], 1))
+        return hidden_TW
 
     def _shrinkage(self, k: int) -> Shrinkage:
         shrinkage = self.shrinkage[str(k)]
         assert isinstance(shrinkage, Shrinkage)
         return shrinkage
 
+    @torch.no_grad()
     def on_fit_start(self) -> None:
         """Compute the public records' features once, and standardise them by public statistics."""
         data: PublicTasks = self.trainer.datamodule  # type: ignore[attr-defined]
-        if self._options.directions:
-            self._choose_directions(data)
-        self._features = self.record_features(data.images.to(self.device))
+        self._features = self.target.features(data.images.to(self.device))
         self.encoder.mean_F.copy_(self._features.mean(0))
-        std_F = self._features.std(0)
-        # Pixels that are almost constant would be blown up; gradients are small by themselves.
-        std_F[: self.target.num_features].clamp_(min=1e-3)
-        self.encoder.std_F.copy_(std_F.clamp(min=1e-12))
+        self.encoder.std_F.copy_(self._features.std(0).clamp(min=1e-3))
         if self.logger and data.validation_steps:
             self._optima_TP = self._tuning_optima(data)
-
-    def _choose_directions(self, data: PublicTasks) -> None:
-        """Principal directions of public tasks' mean gradients."""
-        options, numpy_rng, means = self._options, np.random.default_rng(0), []
-        for task in numpy_rng.choice(len(data.rows["public"]), options.probe_tasks, p=data.shares["public"]):
-            rows = torch.from_numpy(numpy_rng.permutation(data.rows["public"][task])[: options.probe_records])
-            means.append(self._gradients(data.images[rows].to(self.device)).mean(0))
-        self.directions_PG.copy_(principal_directions(torch.stack(means), options.directions).T)
 
     def _tuning_optima(self, data: PublicTasks, steps: int = 80, each: int = 16, rate: float = 0.01) -> Tensor:
         """(T, P) a LoRA fitted to each tuning task without privacy: what progress is measured against, no more."""
@@ -411,7 +377,7 @@ class HypernetworkSigma0(Hypernetwork):
         source="`hypernetwork` at σ = 0.",
         public_data="As `hypernetwork`, whose network it is.",
         private_release="The mean embedding, clipped but not noised: no privacy.",
-        passes="1 forward pass, no gradient.",
+        passes="As `hypernetwork`.",
     )
     uses = frozenset({"task", "n", "embedding_dim", "seed"})
     private = False

@@ -80,7 +80,7 @@ class FullDiffusion:
         loss: Tensor = self._at(theta, self._lora.per_example_loss, x, rng, stratified=stratified)
         return loss
 
-    def per_example_gradients(self, theta: Tensor, x: Tensor, rng: torch.Generator | None, multiplicity: int) -> Tensor:
+    def per_example_gradients(self, theta: Tensor, x: Tensor, rng: torch.Generator, multiplicity: int) -> Tensor:
         """(b, P) gradients of the loss, one backward pass for each record.
 
         That is slow but needs no memory beyond the rows; opacus' hooks, which do it for all at once, lie on the LoRA's
@@ -90,8 +90,7 @@ class FullDiffusion:
         rows = x.new_zeros(len(x), self.num_parameters)
         for row, record in zip(rows, x, strict=True):
             repeated = record.expand(multiplicity, *record.shape)
-            fixed = torch.Generator(x.device).manual_seed(0)
-            loss = self.per_example_loss(theta, repeated, rng or fixed).mean()
+            loss = self.per_example_loss(theta, repeated, rng).mean()
             row.copy_(torch.autograd.grad(loss, theta)[0])
         return rows
 

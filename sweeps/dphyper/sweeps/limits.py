@@ -1,0 +1,114 @@
+"""What keeps the hypernetwork from the best LoRA: ``python -m dphyper.sweeps.limits sweeps/gap.yaml``.
+
+On each tuning task, whose images cost no privacy, the denoising loss of the network's own answer is set beside that of
+three fits to two thirds of the task's images, each begun at that answer and free in one place further down: the mean
+embedding, what the linear head is given, and the parameters themselves. Where the last is far better than the one
+before, the head cannot say what the task wants; where that is far better than the first, the k numbers or the trunk
+cannot. All are judged on images that no fit has seen, on the same times and noises. The fits are short and stochastic:
+each shows what can be reached at least, and may even end above where it began.
+
+Shapes: k embedding dimension, W width of the network, P parameters.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jsonargparse import auto_cli
+from torch import Tensor
+
+from dphyper.bench.cli import read_sweep
+from dphyper.bench.errors import UserError
+from dphyper.bench.runner import Runner
+from dphyper.bench.store import Store
+from dphyper.bench.target import to_unit
+from dphyper.bench.tracking import Tracking
+from dphyper.methods.fitting import FitOptions, fit
+from dphyper.methods.hypernetwork import Hypernetwork
+
+FIT = {"fit_steps": 100, "fit_batch_size": 48}
+JUDGED, DRAWS = 300, 3  # images, and times and noises of each
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Through:
+    """A target whose parameters are those that ``decode`` makes of what is fitted."""
+
+    target: Any
+    decode: Callable[[Tensor], Tensor]
+
+    def per_example_loss(self, code: Tensor, x: Tensor, rng: torch.Generator, *, stratified: bool) -> Tensor:
+        losses: Tensor = self.target.per_example_loss(self.decode(code), x, rng, stratified=stratified)
+        return losses
+
+
+def fitted(method: Hypernetwork, decode: Callable[[Tensor], Tensor], start: Tensor, images: Tensor) -> Tensor:
+    """Parameters of the best code that a short fit finds; its step is a twentieth of the code's size."""
+    rate = 0.05 * float(start.square().mean().sqrt())
+    rng = torch.Generator(images.device).manual_seed(1)
+    through: Any = _Through(target=method.target, decode=decode)
+    return decode(fit(through, start, images, FitOptions(**FIT, fit_learning_rate=rate), rng)).detach()
+
+
+def losses(method: Hypernetwork, images: Tensor, n: int) -> dict[str, float]:
+    """Mean denoising losses on the last third of a task's images, of which the first ``n`` are the private ones."""
+    split = len(images) * 2 // 3
+    given, judged = images[:split], images[split:][:JUDGED]
+    with torch.no_grad():
+        z_1k = method.embed(images[:n]).mean(0, keepdim=True)
+    zero, infinite, n_1 = z_1k.new_zeros(1), z_1k.new_full((1,), math.inf), z_1k.new_full((1,), float(n))
+    with torch.no_grad():
+        hidden_1W = method.hidden(z_1k, zero, n_1)
+        own_P = method.decode(z_1k, zero, n_1)[0]
+        found = {
+            "public_model": method.target.initial(),
+            "prior": method.decode(z_1k, infinite, n_1)[0],
+            "hypernetwork": own_P,
+        }
+    found["best_embedding"] = fitted(method, lambda z: method.decode(z, zero, n_1)[0], z_1k, given)
+    found["best_hidden"] = fitted(method, lambda hidden: method.head(hidden)[0], hidden_1W, given)
+    found["best_parameters"] = fitted(method, lambda theta: theta, own_P, given)
+    return {name: _judge(method, theta_P, judged) for name, theta_P in found.items()}
+
+
+@torch.no_grad()
+def _judge(method: Hypernetwork, theta_P: Tensor, images: Tensor) -> float:
+    rng = torch.Generator(images.device).manual_seed(2)
+    means = [method.target.per_example_loss(theta_P, images, rng, stratified=True).mean() for _ in range(DRAWS)]
+    return float(torch.stack(means).mean())
+
+
+def main(sweep: str, out: Path | None = None) -> None:
+    """Print, and write as CSV, the losses on every tuning task.
+
+    Args:
+        sweep: Sweep file with a `hypernetwork_sigma0` cell, whose collection, base model and network are used.
+        out: File of the table, if it is to be kept.
+    """
+    found, cells = read_sweep(sweep)
+    cell = next((cell for cell in cells if cell.method == "hypernetwork_sigma0"), None)
+    if cell is None:
+        raise UserError(f"'{sweep}' has no cell of hypernetwork_sigma0: expected one, whose network is looked at")
+    store = Store(found.store_path)
+    runner = Runner(store, found.performance, Tracking("off", store.root, found.name), found.name)
+    method, _ = runner.method(cell)
+    assert isinstance(method, Hypernetwork)
+    method.requires_grad_(False)
+    collection, rows = runner.collection(cell.data), []
+    for task in collection.select("tuning"):
+        order = np.random.default_rng(cell.seed).permutation(task.indices)
+        images = to_unit(np.asarray(collection.records[order], np.uint8)).to(runner.device)
+        rows.append({"task": task.id, **losses(method, images, cell.n)})
+        print(pd.DataFrame(rows[-1:]).to_string(index=False, header=len(rows) == 1, float_format="%.4f"), flush=True)
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame(rows).to_csv(out, index=False)
+
+
+if __name__ == "__main__":
+    auto_cli(main)
