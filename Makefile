@@ -18,18 +18,19 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest --numprocesses=2
 
-# Slow measurements: the choice of DP-SGD's defaults, on tuning tasks (resumes where it stopped), and what accounting
-# and per-example gradients cost.
+# Slow measurements on tuning tasks (they resume where they stopped): how defaults were chosen, what the hypernetwork
+# reaches and what limits it; then what accounting and per-example gradients cost.
 bench: $(VENV)/.installed
-	for name in tune_dp_sgd tune; do \
+	for name in tune_dp_sgd tune gap; do \
 		$(BIN)/dphyper sweep run sweeps/$$name.yaml && $(BIN)/dphyper report --store runs/$$name || exit; done
 	$(BIN)/python -m dphyper.bench.privacy.cost --store runs/tune_dp_sgd
 	$(BIN)/python -m dphyper.bench.engine_cost
+	$(BIN)/python -m dphyper.sweeps.limits sweeps/gap.yaml --out docs/results/gap/limits.csv
 
-# Every method on two collections (the second wants CIFAR-10 in data/cifar10), and the hypernetwork along its axes:
-# hours on two cores. Resumes where it stopped.
+# Every method on two collections (the second wants CIFAR-10 in data/cifar10), the hypernetwork along its axes, and from
+# near to far (which wants three archives in data/): hours on two cores. Resumes where it stopped.
 compare: $(VENV)/.installed
-	for name in compare compare_cifar10 hypernetwork; do \
+	for name in compare compare_cifar10 hypernetwork icons; do \
 		$(BIN)/dphyper sweep run sweeps/$$name.yaml && $(BIN)/dphyper report --store runs/$$name || exit; done
 
 # Known bugs, each with the guard that catches it; attacks on the two private methods' mechanisms; then on whole runs

@@ -30,6 +30,7 @@ from dphyper.bench.public import PublicRecords
 from dphyper.bench.specs import DataSpec
 from dphyper.bench.target import LoRADiffusion, new_scheduler, new_unet
 from dphyper.methods.hypernetwork import Shrinkage
+from dphyper.sweeps import limits
 
 # Methods outside the registry of this repository are checked too, with their own defaults.
 QUICK: dict[str, dict[str, Any]] = {
@@ -302,6 +303,20 @@ def test_one_network_serves_the_listed_dimensions(k: int) -> None:
         first = wide.encoder(target().features(images(5)))[:, :2]
         torch.testing.assert_close(made.embed(images(5)), first / first.norm(dim=1, keepdim=True).clamp(min=1))
         assert not torch.allclose(made.embed(100 * images(5)), wide.embed(100 * images(5))[:, :2])
+
+
+def test_limits_tell_a_mute_head_from_an_able_one() -> None:
+    """A zero head says the same whatever it is given; with free parameters the same images teach something."""
+    mute: Any = method("hypernetwork").requires_grad_(False)
+    mute.head.weight.zero_()
+    mute.head.bias.fill_(0.01)
+    found = limits.losses(mute, images(60) * 0.2, n=16)
+    assert found["best_hidden"] == found["best_embedding"] == found["hypernetwork"] == found["prior"]
+    assert found["best_parameters"] < 0.99 * found["hypernetwork"]
+    able: Any = method("hypernetwork").requires_grad_(False)
+    able.head.weight.mul_(0.1)
+    found = limits.losses(able, images(60) * 0.2, n=16)
+    assert found["best_hidden"] < 0.99 * found["hypernetwork"]
 
 
 def test_an_embedding_far_from_all_public_tasks_gives_the_prior() -> None:
