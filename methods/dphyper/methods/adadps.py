@@ -28,7 +28,7 @@ class AdaDPSOptions(GuidedOptions):
     decay: float = 0.9
     damping: float = 1e-4
     l2_clip_norm: float = 60.0
-    learning_rate: float = 0.013
+    learning_rate: float = 0.026
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -177,7 +177,7 @@ class GuidedDescent(Method):
     """
 
     role: ClassVar[Role] = "method"
-    selection: ClassVar[Selection] = "fixed"
+    selection: ClassVar[Selection] = "tuned_public"
     uses = frozenset({"task", "n", "epsilon", "seed"})
     reads_public = True
     options_type: ClassVar[type[Options]] = GuidedOptions

@@ -42,6 +42,7 @@ class DPFETAOptions(WarmStartOptions):
         variations: For ``images``, variations of each.
     """
 
+    query_share: float = 0.2
     queries: int = 1
     query_prob: float = 1.0
     image_clip_norm: float = 10.0

@@ -9,9 +9,8 @@ Abadi et al. 2016, algorithm 1; noise multiplicity after Dockhorn et al. 2023. I
 hyper-parameters: the defaults come from tuning tasks (``sweeps/tune_dp_sgd.yaml``, ``docs/results/tune_dp_sgd``).
 """
 
-from typing import ClassVar
 
-from dphyper.bench.method import About, Selection
+from dphyper.bench.method import About
 from dphyper.methods.descent import GuidedDescent, RateOptions
 
 
@@ -28,6 +27,5 @@ class DPSGD(GuidedDescent):
         departures="Only B is trained: with A trained too, noise would enter as a product. The last iterates are "
         "averaged, and the step size shrinks as the noise multiplier grows, so that one serves every ε.",
     )
-    selection: ClassVar[Selection] = "tuned_public"
     reads_public = False
     options_type = RateOptions

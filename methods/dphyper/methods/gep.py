@@ -35,6 +35,8 @@ class BiasedGEPOptions(PublicSpaceOptions):
         embedding_clip_norm: C0, bound on a record's coordinates in the public space.
     """
 
+    basis_size: int = 64
+    learning_rate: float = 104.0
     embedding_clip_norm: float = 0.03
     l2_clip_norm: float = 1.0
 
@@ -57,6 +59,8 @@ class GEPOptions(BiasedGEPOptions):
         residual_clip_norm: C1, bound on what is left of a record's gradient.
     """
 
+    basis_size: int = 16
+    learning_rate: float = 26.0
     residual_clip_norm: float = 0.003
     l2_clip_norm: float = math.sqrt(2)
 

@@ -34,6 +34,7 @@ class PAZOOptions(PublicSpaceOptions):
         smoothing: λ, how far a probe reaches.
     """
 
+    learning_rate: float = 104.0
     probes: int = 4
     smoothing: float = 0.1
     l2_clip_norm: float = 0.02

@@ -25,7 +25,7 @@ class PDADPMDOptions(GuidedOptions):
             share of the step whatever ε. The norm is that of a released vector, no new look at private records.
     """
 
-    rescale: bool = False
+    rescale: bool = True
 
 
 class Blend(Guide):

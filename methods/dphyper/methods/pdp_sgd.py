@@ -6,11 +6,20 @@ Zhou, Wu & Banerjee 2021, arXiv:2007.03813, algorithm 1: ĝ ← V Vᵀ ĝ, with 
 Here each h_j is the mean gradient of a public task (see `Guide.public_gradients`), not that of one public example.
 """
 
+from dataclasses import dataclass
+
 from torch import Tensor
 
 from dphyper.bench.method import About
 from dphyper.methods.descent import GuidedDescent
 from dphyper.methods.public_space import PublicSpaceGuide, PublicSpaceOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class PDPSGDOptions(PublicSpaceOptions):
+    """Hyper-parameters of `PDPSGD`."""
+
+    basis_size: int = 64
 
 
 class Projection(PublicSpaceGuide):
@@ -33,5 +42,5 @@ class PDPSGD(GuidedDescent):
         departures="Directions of public tasks' mean gradients, from their Gram matrix; a published baseline "
         "(kenziyuliu/DP2) decomposes a P × P matrix and cuts its public records from the training set.",
     )
-    options_type = PublicSpaceOptions
+    options_type = PDPSGDOptions
     guide_type = Projection

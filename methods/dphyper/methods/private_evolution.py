@@ -42,7 +42,7 @@ class PrivateEvolutionOptions(FitOptions):
     """
 
     population: int = 256
-    iterations: int = 2
+    iterations: int = 1
     votes: int = 8
     threshold: float = 1.0
     first_strength: float = 0.5

@@ -34,7 +34,7 @@ class PrivImageOptions(WarmStartOptions):
     """
 
     votes: int = 4
-    selected: int = 32
+    selected: int = 16
     centroid_images: int = 16
 
 

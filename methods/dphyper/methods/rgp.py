@@ -36,7 +36,7 @@ class RGPOptions(GuidedOptions):
     """
 
     carrier_rank: int = 1
-    carriers: str = "both"
+    carriers: str = "left"
     public_every: int = 5
     public_tasks: int = 64
 
@@ -106,7 +106,7 @@ class RGP(GuidedDescent):
         private_release="The gradients of all carriers, clipped together.",
         passes="q T K gradients.",
         departures="Carriers come from public gradients, not from the history of the weights, which begin at 0. "
-        "`carriers: left` is the published code's form.",
+        "The default, the left carrier alone, is the published code's form.",
     )
     options_type = RGPOptions
     guide_type = Carriers
