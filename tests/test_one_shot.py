@@ -99,7 +99,7 @@ def test_public_features_are_record_wise_of_norm_one(target: LoRADiffusion, publ
     assert guards.record_wise(features, of_level(0.3, 6)) is None
     assert guards.record_wise(lambda x: features(x) - features(x).mean(0), of_level(0.3, 6)) is not None
     torch.testing.assert_close(features(100 * of_level(0.3, 6)).norm(dim=1), torch.ones(6))
-    raw = target.features(public.records).double().numpy()
+    raw = target.features(public.records).detach().double().numpy()
     scaled = (raw - raw.mean(0)) / np.maximum(raw.std(0, ddof=1), 1e-3)
     expected = scaled / np.linalg.norm(scaled, axis=1, keepdims=True)
     np.testing.assert_allclose(features.features_NF.numpy(), expected, rtol=1e-3, atol=1e-4)

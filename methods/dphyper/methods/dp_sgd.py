@@ -9,7 +9,6 @@ Abadi et al. 2016, algorithm 1; noise multiplicity after Dockhorn et al. 2023. I
 hyper-parameters: the defaults come from tuning tasks (``sweeps/tune_dp_sgd.yaml``, ``docs/results/tune_dp_sgd``).
 """
 
-
 from dphyper.bench.method import About
 from dphyper.methods.descent import GuidedDescent, RateOptions
 
