@@ -52,7 +52,7 @@ class MatchingOptions(FitOptions):
     """
 
     fitting: str = "weights"
-    ridge: float = 20.0
+    ridge: float = 5.0
     public_images: int = 8192
     sampler_steps: int = 4
     count_weight: float = 1 / 3
