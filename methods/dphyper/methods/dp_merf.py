@@ -28,7 +28,8 @@ class DPMERFOptions(MatchingOptions):
     """
 
     frequencies: int = 500
-    bandwidth: float = 1.0
+    bandwidth: float = 0.5
+    ridge: float = 20.0
 
 
 class FourierFeatures:

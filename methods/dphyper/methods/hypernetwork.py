@@ -57,7 +57,7 @@ class HypernetworkOptions(Options):
             is no longer taken at its word; beyond, the output goes back to the prior. 0 for never.
     """
 
-    train_steps: int = 1500
+    train_steps: int = 3000
     tasks: int = 16
     support: int = 128
     query: int = 4
