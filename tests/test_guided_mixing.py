@@ -111,11 +111,8 @@ def test_adadps_clips_in_the_scaled_space() -> None:
 def test_pda_begins_as_dp_sgd_and_ends_with_the_public_gradient() -> None:
     assert_equal_only(adapt("pda_dpmd", steps=1), adapt("dp_sgd", steps=1), adapt("dp_sgd", steps=2))
     assert not torch.allclose(adapt("pda_dpmd"), adapt("dp_sgd"), rtol=0.01)
-    made, noisy, theta = (
-        guide("pda_dpmd", **WHOLE, steps=100_000, rescale=False),
-        torch.arange(1.0, D + 1),
-        torch.zeros(D),
-    )
+    made = guide("pda_dpmd", **WHOLE, steps=100_000, rescale=False)
+    noisy, theta = torch.arange(1.0, D + 1), torch.zeros(D)
     public = records(30, seed=1)
     h = -(public[:, D:] * public[:, :D]).mean(0)
     made.prepare(theta, 0)

@@ -43,13 +43,16 @@ FONT: Any = {
 
 
 @contextmanager
-def _canvas(path: Path, panels: int, columns: int = 3) -> Iterator[tuple[Figure, list[Axes]]]:
-    """A figure of so many panels that is saved as ``path``.pdf and ``path``.png on leaving."""
+def _canvas(path: Path, panels: int, entries: int = 8) -> Iterator[tuple[Figure, list[Axes]]]:
+    """A figure of so many panels that is saved as ``path``.pdf and ``path``.png on leaving.
+
+    ``entries`` is how many lines of a legend in two columns there is room for below the panels.
+    """
     with matplotlib.rc_context(FONT):
-        columns = min(panels, columns)
+        columns = min(panels, 3)
         lines = math.ceil(panels / columns)
         width = COLUMN_WIDTH if panels == 1 else TEXT_WIDTH
-        figure = Figure(figsize=(width, 1.95 * lines + 0.75), layout="constrained")
+        figure = Figure(figsize=(width, 1.95 * lines + 0.15 + 0.15 * math.ceil(entries / 2)), layout="constrained")
         axes = figure.subplots(lines, columns, squeeze=False).ravel()
         for unused in axes[panels:]:
             unused.remove()
@@ -90,10 +93,10 @@ def distance_vs_epsilon(section: Section, split: str, path: Path) -> bool:
     tasks = section.shown(split)
     if not tasks:
         return False
-    panels = [(task, [*part]) for task in tasks for part in parts]
+    panels = [(task, part) for task in tasks for part in parts]
     finite = [value for value in section.epsilons if math.isfinite(value)] or [1.0]
     at_infinity = 2.2 * finite[-1]
-    with _canvas(path, len(panels), columns=3 if len(parts) == 1 else len(parts)) as (figure, axes):
+    with _canvas(path, len(panels), points["series"].nunique() + 1) as (figure, axes):
         for number, (ax, (task, part)) in enumerate(zip(axes, panels, strict=True)):
             shown = points[points["task"] == task]
             curves = [*shown[~shown["constant"] & shown["series"].isin(part)].groupby("series", sort=False)]
@@ -116,10 +119,11 @@ def distance_vs_epsilon(section: Section, split: str, path: Path) -> bool:
             ax.set_xticks([value if math.isfinite(value) else at_infinity for value in section.epsilons])
             ax.set_xticklabels([epsilon(value) for value in section.epsilons])
             ax.set_xlabel("ε")
-            ax.set_title(section.title(split, task) if part == [*parts[0]] else "", loc="left")
+            count = f" ({number % len(parts) + 1} of {len(parts)})" if len(parts) > 1 else ""
+            ax.set_title(section.title(split, task) + count, loc="left")
             _frame_means(ax, shown)
-            if number % (3 if len(parts) == 1 else len(parts)) == 0:
-                ax.set_ylabel(distance("fid", section.extractor))
+        for ax in axes[::3]:
+            ax.set_ylabel(distance("fid", section.extractor))
         _legend(figure, axes)
     return True
 

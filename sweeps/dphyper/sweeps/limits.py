@@ -11,6 +11,7 @@ Shapes: k embedding dimension, W width of the network, P parameters.
 """
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,7 @@ def fitted(method: Hypernetwork, decode: Callable[[Tensor], Tensor], start: Tens
 
 
 def losses(method: Hypernetwork, images: Tensor, n: int) -> dict[str, float]:
-    """Mean denoising losses on the last third of a task's images, of which the first ``n`` are the private ones."""
+    """Mean denoising losses on the last third of a task's images, of which the first ``n`` are embedded."""
     split = len(images) * 2 // 3
     given, judged = images[:split], images[split:][:JUDGED]
     with torch.no_grad():
@@ -111,4 +112,7 @@ def main(sweep: str, out: Path | None = None) -> None:
 
 
 if __name__ == "__main__":
-    auto_cli(main)
+    try:
+        auto_cli(main)
+    except UserError as error:
+        sys.exit(f"limits: {error}")
