@@ -28,9 +28,10 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m dphyper.sweeps.limits sweeps/gap.yaml --out docs/results/gap/limits.csv
 
 # Every method on two collections (the second wants CIFAR-10 in data/cifar10), the hypernetwork along its axes, and from
-# near to far (which wants three archives in data/): hours on two cores. Resumes where it stopped.
+# near to far and over the number of public tasks (which want three archives in data/): many hours on two cores. Resumes
+# where it stopped.
 compare: $(VENV)/.installed
-	for name in compare compare_cifar10 hypernetwork icons; do \
+	for name in compare compare_cifar10 hypernetwork icons public_tasks; do \
 		$(BIN)/dphyper sweep run sweeps/$$name.yaml && $(BIN)/dphyper report --store runs/$$name || exit; done
 
 # Known bugs, each with the guard that catches it; attacks on the two private methods' mechanisms; then on whole runs

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from dphyper.bench.errors import UserError
 from dphyper.bench.public import Episode, PublicRecords, PublicTasks
 from dphyper.bench.tasks import Collection, Task
 
@@ -66,6 +67,15 @@ def test_mixtures_are_unions_of_two_to_eight_tasks(collection: Collection) -> No
     assert all(len(tasks) == 1 for tasks in sources(deal(collection, mixture=0.0)))
     share = np.mean([len(tasks) > 1 for tasks in sources(deal(collection, mixture=0.5))])
     assert 0.35 < share < 0.55  # now and then a task meets itself
+
+
+def test_few_families_are_dealt_without_clusters_and_lie_within_more(collection: Collection) -> None:
+    dealt = {count: set.union(*sources(deal(collection, families=count))) for count in (1, 3, FAMILIES)}
+    assert {count: len(tasks) for count, tasks in dealt.items()} == {1: 1, 3: 3, FAMILIES: FAMILIES}
+    assert dealt[1] < dealt[3] < dealt[FAMILIES] == set(range(FAMILIES))
+    for wrong in (-1, FAMILIES + 1):
+        with pytest.raises(UserError, match=f"families = {wrong}: 'toy' has {FAMILIES} public families"):
+            deal(collection, families=wrong)
 
 
 def test_records_for_adaptation_come_from_public_tasks_alone(collection: Collection) -> None:

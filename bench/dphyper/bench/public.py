@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from dphyper.bench.errors import UserError
 from dphyper.bench.target import to_unit
-from dphyper.bench.tasks import Collection, Split
+from dphyper.bench.tasks import Collection, Split, Task
 
 Rows = NDArray[np.int64]
 
@@ -94,6 +95,8 @@ class PublicTasks(lightning.LightningDataModule):
             construction and many; private data are more like families.
         mixture: Share of the training tasks that are mixtures: the union of two to eight public tasks, so that
             broad and incoherent data sets are met as well.
+        families: Deal so many public families and no cluster, which would show more than these; a smaller choice lies
+            within a larger one. 0 for all families and clusters.
         validation_steps: Validation batches; 0, or a collection without tuning tasks, for none.
 
     Attributes:
@@ -111,18 +114,17 @@ class PublicTasks(lightning.LightningDataModule):
         support: int = 0,
         cluster_weight: float = 1.0,
         mixture: float = 0.0,
+        families: int = 0,
         validation_steps: int = 0,
     ) -> None:
         super().__init__()
-        splits: tuple[Split, ...] = ("public", "tuning")
-        kept = np.unique(np.concatenate([t.indices for split in splits for t in collection.select(split)]))
+        dealt = {"public": _some_families(collection, families), "tuning": collection.select("tuning")}
+        kept = np.unique(np.concatenate([task.indices for some in dealt.values() for task in some]))
         self.images = to_unit(np.asarray(collection.records[kept], np.uint8))
-        self.rows: dict[Split, list[Rows]] = {
-            split: [np.searchsorted(kept, task.indices) for task in collection.select(split)] for split in splits
-        }
+        self.rows = {split: [np.searchsorted(kept, task.indices) for task in some] for split, some in dealt.items()}
         self.seed, self.tasks, self.support, self.query = seed, tasks, support, query
         self.mixture = mixture
-        weights = [cluster_weight if task.kind == "cluster" else 1.0 for task in collection.select("public")]
+        weights = [cluster_weight if task.kind == "cluster" else 1.0 for task in dealt["public"]]
         self.shares = {"public": np.asarray(weights) / np.sum(weights)}
         self.steps, self.validation_steps = steps, validation_steps if self.rows["tuning"] else 0
 
@@ -135,6 +137,20 @@ class PublicTasks(lightning.LightningDataModule):
         if not self.validation_steps:
             return []
         return [DataLoader(_Episodes(self, "tuning", self.validation_steps), batch_size=None)]
+
+
+def _some_families(collection: Collection, families: int) -> tuple[Task, ...]:
+    """The public tasks, or the first so many public families of a fixed shuffle."""
+    public = collection.select("public")
+    if not families:
+        return public
+    known = [task for task in public if task.kind != "cluster"]
+    if not 0 <= families <= len(known):
+        raise UserError(
+            f"families = {families}: '{collection.name}' has {len(known)} public families, expected at most so "
+            "many, or 0 for all of them and their clusters"
+        )
+    return tuple(known[i] for i in np.random.default_rng(0).permutation(len(known))[:families])
 
 
 class _Episodes(IterableDataset[Episode]):

@@ -24,6 +24,10 @@ from opacus import GradSampleModule
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
+# Opacus' hooks make torch note at every backward pass that the frozen layers before the first B have no gradient, which
+# is the point of them.
+warnings.filterwarnings("ignore", "Full backward hook is firing")
+
 LORA_MODULES = {
     "attention": ["to_q", "to_k", "to_v", "to_out.0", "linear_1", "linear_2", "time_emb_proj"],
     "convolutions": ["conv1", "conv2", "conv_shortcut"],
@@ -236,10 +240,7 @@ class LoRADiffusion:
     def _hooked_gradients(self, noisy: Tensor, t_B: Tensor, wanted: Tensor) -> Tensor:
         """(b, P) gradients at the weights that the factors hold, by opacus' hooks."""
         predicted = self._grad_sample(noisy, t_B, return_dict=False)[0]
-        with warnings.catch_warnings():
-            # torch notes that the frozen layers before the first B have no gradient, which is the point of them.
-            warnings.filterwarnings("ignore", "Full backward hook is firing")
-            (predicted - wanted).square().flatten(1).mean(1).sum().backward()
+        (predicted - wanted).square().flatten(1).mean(1).sum().backward()
         rows = torch.cat([cast(Any, factor.weight).grad_sample.flatten(1) for factor in self._factors], 1)
         self._grad_sample.zero_grad(set_to_none=True)
         return rows

@@ -11,7 +11,6 @@ k random directions is out of reach.
 Shapes: b records of a chunk, K draws, k code dimensions, P parameters, T public tasks, Q images of each.
 """
 
-import warnings
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -96,10 +95,7 @@ class DPAgg(Method):
             for _ in range(options.code_draws):
                 start_bk = code_bk.detach().requires_grad_()
                 loss = self.target.per_example_loss(start_bk @ self.basis_kP, x, rng).sum()
-                with warnings.catch_warnings():
-                    # torch notes that the frozen layers before the first B have no gradient, which is the point.
-                    warnings.filterwarnings("ignore", "Full backward hook is firing")
-                    gradient_bk += torch.autograd.grad(loss, start_bk)[0] / options.code_draws
+                gradient_bk += torch.autograd.grad(loss, start_bk)[0] / options.code_draws
             code_bk = code_bk - options.code_rate * gradient_bk
         return code_bk
 

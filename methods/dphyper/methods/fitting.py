@@ -7,7 +7,6 @@ these by the model's own loss. Everything here is post-processing: no function r
 Shapes: N images, b records of a chunk, F features, P parameters of the target.
 """
 
-import warnings
 from dataclasses import dataclass
 
 import torch
@@ -64,10 +63,7 @@ def fit(
         rows = torch.multinomial(weights.float().to(rng.device), options.fit_batch_size, True, generator=rng)
         loss = target.per_example_loss(theta, images[rows.to(images.device)], rng, stratified=True).mean()
         optimizer.zero_grad()
-        with warnings.catch_warnings():
-            # torch notes that the frozen layers before the first B have no gradient, which is the point of them.
-            warnings.filterwarnings("ignore", "Full backward hook is firing")
-            loss.backward()
+        loss.backward()
         optimizer.step()
         decay.step()
     return theta.detach()

@@ -43,6 +43,7 @@ class HypernetworkOptions(Options):
         query: Images of each task in a step on which the generated weights are judged.
         cluster_weight: How often a public cluster is met, relative to a public family.
         mixture: Share of the tasks in a step that are mixtures of public tasks.
+        families: Public families that are met, and no cluster; 0 for all families and clusters.
         nested: Embedding dimensions that one network serves, separated by commas: the first k coordinates are the
             embedding of dimension k (Kusupati et al. 2022, arXiv:2205.13147). A k outside the list has a network of
             its own.
@@ -63,6 +64,7 @@ class HypernetworkOptions(Options):
     query: int = 4
     cluster_weight: float = 0.125
     mixture: float = 0.6
+    families: int = 0
     nested: str = ""
     width: int = 256
     learning_rate: float = 7e-4
@@ -233,6 +235,7 @@ class Hypernetwork(Method):
             query=options.query,
             cluster_weight=options.cluster_weight,
             mixture=options.mixture,
+            families=options.families,
             steps=options.train_steps,
             validation_steps=8,
         )

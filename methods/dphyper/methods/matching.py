@@ -14,7 +14,6 @@ with one mean give one LoRA. With the noise of a small ε both ways move θ by n
 Shapes: N public images, b images of a batch, F features of the embedding, P parameters of the target.
 """
 
-import warnings
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -188,9 +187,7 @@ def fit_samples(
     for _ in range(options.fit_steps):
         images = few_step_samples(target, theta, options.fit_batch_size, options.sampler_steps, rng)
         optimizer.zero_grad()
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Full backward hook is firing")  # as in `fit`
-            squared_mmd(embed(images), mean_F).backward()
+        squared_mmd(embed(images), mean_F).backward()
         optimizer.step()
         decay.step()
     return theta.detach()
