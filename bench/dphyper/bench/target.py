@@ -13,7 +13,7 @@ and uint8 everywhere outside.
 import math
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -322,21 +322,28 @@ class LoRADiffusion:
         # A tenth of the schedule: little enough noise level for the image to be taken as it is.
         t = self.scheduler.config["num_train_timesteps"] // 10
         caught: list[Tensor] = []
-        blocks = [*self.unet.down_blocks, self.unet.mid_block]
-        handles = [
-            block.register_forward_hook(lambda m, args, out: caught.append(out[0] if isinstance(out, tuple) else out))
-            for block in blocks
-        ]
+
+        def catch(block: nn.Module, args: object, out: Any) -> None:
+            caught.append(out[0] if isinstance(out, tuple) else out)
+            if block is self.unet.mid_block:
+                raise _SeenEnoughError
+
+        handles = [block.register_forward_hook(catch) for block in (*self.unet.down_blocks, self.unet.mid_block)]
         try:
             rows = []
             for part in x.split(batch_size):
                 caught.clear()
-                self.unet(part, t)
+                with suppress(_SeenEnoughError):
+                    self.unet(part, t)
                 rows.append(torch.cat([part.flatten(1), *(activation.mean((2, 3)) for activation in caught)], 1))
         finally:
             for handle in handles:
                 handle.remove()
         return torch.cat(rows)
+
+
+class _SeenEnoughError(Exception):
+    """Ends a forward pass behind the last activation that is wanted; the rest would be most of the work."""
 
 
 def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
