@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
+from scipy.stats import multivariate_normal
 from torch import Tensor
 
 from dphyper.bench.catalog import DATASETS, METHODS
@@ -333,13 +334,26 @@ def test_an_embedding_far_from_all_public_tasks_gives_the_prior() -> None:
     np.testing.assert_allclose(distance.numpy(), mahalanobis, rtol=1e-4)
     assert float(distance.square().mean()) == pytest.approx(1.0, abs=0.05)
     assert float((distance > shrinkage.reach).float().mean()) == pytest.approx(0.01, abs=0.005)
-    near, gone = tasks[distance < shrinkage.reach], torch.tensor([[1.0, 1.0, 1.0 + 1e3]])
     free = Shrinkage(3)
     free.load_state_dict(shrinkage.state_dict())
-    one = torch.zeros(len(near)), torch.full((len(near),), 100.0)
-    assert torch.equal(shrinkage(near, *one), free(near, *one))  # within reach nothing changes
-    assert float(shrinkage(gone, clean[:1], many[:1]).norm()) < 0.01
-    assert float(free(gone, clean[:1], many[:1]).norm()) > 100  # without a reach the decoder meets what it never met
+    (shrunk, resolved), (taken, all_resolved) = shrinkage(tasks, clean, many), free(tasks, clean, many)
+    density = multivariate_normal(np.ones(3), cov).pdf(tasks.numpy())
+    edge = multivariate_normal(np.ones(3), cov).pdf(np.ones(3) + np.sqrt(np.diag(cov)) * shrinkage.reach)
+    belief = torch.from_numpy(density / (density + edge)).float()
+    torch.testing.assert_close(resolved, belief * all_resolved, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(shrunk, belief[:, None] * taken, rtol=1e-3, atol=1e-6)
+    gone = torch.tensor([[1.0, 1.0, 1.0 + 1e3]])
+    assert not any(part.any() for part in shrinkage(gone, clean[:1], many[:1]))
+    assert float(free(gone, clean[:1], many[:1])[0].norm()) > 100  # without a reach the decoder meets what it never met
+
+
+def test_what_is_not_believed_is_decoded_as_nothing_at_all() -> None:
+    network: Any = method("hypernetwork")
+    shape, zero, n = network.shrinkage["4"].mean_K.shape, torch.zeros(1), torch.full((1,), 100.0)
+    far = torch.full(shape, 1e3)[None]
+    prior = network.decode(far, torch.full((1,), math.inf), n)
+    assert torch.equal(network.decode(far, zero, n), prior)
+    assert not torch.equal(network.decode(network.shrinkage["4"].mean_K[None], zero, n), prior)
 
 
 def test_shrinkage_is_the_posterior_mean() -> None:
@@ -356,8 +370,9 @@ def test_shrinkage_is_the_posterior_mean() -> None:
     values, vectors = np.linalg.eigh(cov)
     whitening = vectors @ np.diag(values**-0.5) @ vectors.T
     expected = whitening @ cov @ np.linalg.solve(cov + noise * np.eye(4), z - mean)
-    got = shrinkage(torch.from_numpy(z).float()[None], torch.tensor([0.3]), torch.tensor([20.0]))
+    got, resolved = shrinkage(torch.from_numpy(z).float()[None], torch.tensor([0.3]), torch.tensor([20.0]))
     np.testing.assert_allclose(got[0].numpy(), expected, rtol=1e-4)
+    assert float(resolved) == pytest.approx(values.mean() / (values.mean() + noise), rel=1e-4)
 
 
 def test_opacus_gradients_equal_those_of_expanded_parameters() -> None:

@@ -55,7 +55,7 @@ class HypernetworkOptions(Options):
         clean_fraction: Share of the tasks in a step that see no noise.
         count_weight: c/C, weight of the count that is released with the sum under add-or-remove-one.
         doubt: Probability that a public task, were their embeddings Gaussian, lies further out than where an embedding
-            is no longer taken at its word; beyond, the output goes back to the prior. 0 for never.
+            is no longer believed; beyond, the output is the prior. 0 for never.
     """
 
     train_steps: int = 3000
@@ -130,9 +130,11 @@ class Shrinkage(nn.Module):
 
     Task embeddings are taken as N(m, S) with m and S from the public tasks, the noise as N(0, τ²I) and the
     sampling error of n records as N(0, v/n I). The output V √Λ (Λ + τ² + v/n)⁻¹ Vᵀ (z − m), with S = V Λ Vᵀ, has
-    unit variance where the release is informative and goes to 0 as the noise grows. It goes to 0 too as z leaves the
-    ball in which public tasks lie: there the decoder has never been, and the prior does no harm. All of this is
-    post-processing.
+    unit variance where the release is informative and goes to 0 as the noise grows. It goes to 0 too where z lies
+    outside of the ball of the public tasks: there the decoder has never been, and the prior does no harm. What is
+    believed of z is the posterior probability that it belongs to such a task and not to anything else, taken to be as
+    likely on the edge of the ball: 1 / (1 + exp(k/2 · (d² − r²))), with d the distance and r the radius. All of this
+    is post-processing.
 
     Args:
         embedding_dim: K.
@@ -177,13 +179,26 @@ class Shrinkage(nn.Module):
         offset_TK, _, variance_TK, _ = self._axes(z_TK, noise_std_T, n_T)
         return (offset_TK.square() / variance_TK).mean(1).sqrt()
 
-    def forward(self, z_TK: Tensor, noise_std_T: Tensor, n_T: Tensor) -> Tensor:
-        """(T, K) noisy means, (T,) noise standard deviations (may be infinite) and counts, to (T, K)."""
+    def forward(self, z_TK: Tensor, noise_std_T: Tensor, n_T: Tensor) -> tuple[Tensor, Tensor]:
+        """What the release tells.
+
+        Args:
+            z_TK: Noisy means.
+            noise_std_T: Standard deviations of their noise; may be infinite.
+            n_T: Numbers of records.
+
+        Returns:
+            (T, K) posterior means, whitened, and (T,) the share of the spread between tasks that the release
+            resolves. Both are 0 at infinite noise and where z is not believed.
+        """
         offset_TK, values_K, variance_TK, vectors_KK = self._axes(z_TK, noise_std_T, n_T)
-        shrunk_TK: Tensor = (offset_TK * values_K.sqrt() / variance_TK) @ vectors_KK.T
+        shrunk_TK = (offset_TK * values_K.sqrt() / variance_TK) @ vectors_KK.T
+        signal = values_K.mean()
+        resolved_T = signal / (signal + noise_std_T.square() + self.within / n_T)
         # Squares throughout: the root of the distance has no gradient at infinite noise, where it is 0.
-        square_T1 = (offset_TK.square() / variance_TK).mean(1, keepdim=True)
-        return shrunk_TK / (square_T1 / self.reach**2).clamp(min=1.0)
+        square_T = (offset_TK.square() / variance_TK).mean(1)
+        belief_T = torch.sigmoid(z_TK.shape[1] / 2 * (self.reach**2 - square_T))
+        return belief_T[:, None] * shrunk_TK, belief_T * resolved_T
 
 
 class Hypernetwork(Method):
@@ -261,11 +276,8 @@ class Hypernetwork(Method):
     def hidden(self, z_Tk: Tensor, noise_std_T: Tensor, n_T: Tensor) -> Tensor:
         """(T, width) what the linear head makes parameters of; arguments as for `decode`."""
         k = z_Tk.shape[1]
-        shrinkage = self._shrinkage(k)
-        shrunk_TK = nn.functional.pad(shrinkage(z_Tk, noise_std_T, n_T), (0, self.public_dim - k))
-        # What share of the spread between tasks the release can resolve: 1 without noise, 0 at infinite noise.
-        signal = shrinkage.cov_KK.trace() / k
-        resolved_T = signal / (signal + noise_std_T.square() + shrinkage.within / n_T)
+        shrunk_Tk, resolved_T = self._shrinkage(k)(z_Tk, noise_std_T, n_T)
+        shrunk_TK = nn.functional.pad(shrunk_Tk, (0, self.public_dim - k))
         hidden_TW: Tensor = self.trunk(torch.cat([shrunk_TK, resolved_T[:, None]], 1))
         return hidden_TW
 
