@@ -16,7 +16,9 @@ import pytest
 from dphyper.bench.catalog import METHODS
 from dphyper.bench.cli import main
 from dphyper.bench.privacy.check import check_store
+from dphyper.bench.specs import Cell
 from dphyper.bench.store import Store
+from dphyper.sweeps.queue import Queue
 
 SweepFile = Callable[..., Path]
 COMMAND = [sys.executable, "-W", "ignore", "-c", "from dphyper.bench.cli import main; main()"]
@@ -98,6 +100,18 @@ def test_interrupt_keeps_finished_cells(sweep_file: SweepFile, tmp_path: Path) -
     assert running.returncode == 130
     assert "Traceback" not in errors
     assert "finished cells are kept" in errors
+
+
+def test_parts_of_a_sweep_side_by_side_never_take_each_others_cells(tmp_path: Path) -> None:
+    store, (first, second) = Store(tmp_path), [Cell(task="0", method="dp_sgd", seed=seed) for seed in (1, 2)]
+    plans = ([first], [second], [first, second])
+    queues = [Queue(store, "parts", plan) for plan in plans]
+    for queue, plan in zip(queues, plans, strict=True):
+        queue.fill(plan)
+    for queue, plan in zip(queues, plans, strict=True):
+        twin = Queue(store, "parts", plan[::-1])  # a second run of the same part shares its queue
+        taken = [twin.take(), *(queue.take() for _ in plan)]
+        assert [entry[1] if entry else None for entry in taken] == [*(cell.id for cell in plan), None]
 
 
 def test_same_sweep_twice_gives_the_same_rows(sweep_file: SweepFile, tmp_path: Path) -> None:

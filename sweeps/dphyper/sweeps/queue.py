@@ -14,27 +14,30 @@ from filelock import FileLock
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import TrialState
 
-from dphyper.bench.specs import Cell
+from dphyper.bench.specs import Cell, content_hash
 from dphyper.bench.store import Store
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
 class Queue:
-    """The study of one sweep in one store.
+    """The study of one plan in one store.
 
     Args:
         store: Holds the journal file ``queue.log`` and the truth about cells.
-        name: Name of the study.
+        name: Name of the sweep.
+        plan: All cells of the sweep. Runs of the same plan share a queue; a run of another part or form of the sweep
+            has its own, so that no worker is handed a cell that it does not know.
     """
 
-    def __init__(self, store: Store, name: str) -> None:
+    def __init__(self, store: Store, name: str, plan: Sequence[Cell]) -> None:
         self.store = store
         store.root.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(store.root / "queue.lock")
         storage = JournalStorage(JournalFileBackend(str(Path(store.root / "queue.log"))))
         with self._lock:
-            self.study = optuna.create_study(study_name=name, storage=storage, load_if_exists=True)
+            study = f"{name} {content_hash(sorted(cell.id for cell in plan))}"
+            self.study = optuna.create_study(study_name=study, storage=storage, load_if_exists=True)
 
     def fill(self, cells: Sequence[Cell]) -> None:
         """Enqueue every cell that is not done, being run, or waiting; take back what dead workers left."""

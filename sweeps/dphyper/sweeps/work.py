@@ -54,9 +54,9 @@ def run_sweep(sweep: Sweep, cells: list[Cell]) -> int:
         runner = Runner(store, sweep.performance, tracking, sweep.name)
         runner.check(missing)
         runner.prepare(missing)
-        queue = Queue(store, sweep.name)
+        queue = Queue(store, sweep.name, cells)
         queue.fill(missing)
-        with _workers(sweep, missing) as workers:
+        with _workers(sweep, cells, min(sweep.performance.workers, len(missing))) as workers:
             _follow(workers, store, missing, console)
         tracking.table(store)
         store.export()
@@ -66,10 +66,9 @@ def run_sweep(sweep: Sweep, cells: list[Cell]) -> int:
 
 
 @contextmanager
-def _workers(sweep: Sweep, cells: list[Cell]) -> Iterator[list[multiprocessing.process.BaseProcess]]:
-    """Worker processes, ended with the block."""
+def _workers(sweep: Sweep, cells: list[Cell], count: int) -> Iterator[list[multiprocessing.process.BaseProcess]]:
+    """So many worker processes for a plan of cells, ended with the block."""
     context = multiprocessing.get_context("spawn")
-    count = min(sweep.performance.workers, len(cells))
     threads = sweep.performance.threads or max((os.cpu_count() or 1) // count, 1)
     plain = [cell.to_dict() for cell in cells]
     arguments = (sweep.name, sweep.store_path, sweep.wandb, vars(sweep.performance) | {"threads": threads}, plain)
@@ -143,15 +142,13 @@ def _work(
 ) -> None:
     """A worker: pull cells until none waits."""
     store = Store(store_path)
-    queue = Queue(store, name)
-    cells = {cell.id: cell for cell in map(Cell.from_dict, plain)}
+    plan = [*map(Cell.from_dict, plain)]
+    queue = Queue(store, name, plan)
+    cells = {cell.id: cell for cell in plan}
     runner = Runner(store, Performance(**performance), Tracking(wandb, store.root, name), name)
     try:
         while taken := queue.take():
             trial, cell_id = taken
-            if cell_id not in cells:  # left over from an earlier form of the sweep file
-                queue.failed(trial)
-                continue
             try:
                 with store.lock(cell_id):
                     row = runner.run(cells[cell_id]) if store.status(cell_id) != "done" else store.row(cell_id)
