@@ -1,7 +1,8 @@
 """Figures of a paper, as PDF and PNG: distance against ε, distance against k, k against ε, sheets of samples.
 
 Error bars and bands are the 95% intervals of `aggregate`; where a bar is longer than the spread of the means it
-runs out of the frame instead of flattening every curve. Fonts are embedded as TrueType (type 42).
+runs out of the frame instead of flattening every curve, and so does a mean far above all others, whose number then
+stands at the edge. Fonts are embedded as TrueType (type 42).
 """
 
 import math
@@ -71,12 +72,22 @@ def _legend(figure: Figure, axes: list[Axes]) -> None:
     figure.legend([*handles.values()], [*handles], loc="outside lower center", ncols=1 if len(axes) == 1 else 2)
 
 
-def _frame_means(ax: Axes, points: pd.DataFrame) -> None:
-    """Set limits that show every mean, and of each interval at most as much again as the means spread."""
+def _frame_means(ax: Axes, points: pd.DataFrame) -> float:
+    """Set limits that show the means, and of each interval at most as much again as the means spread.
+
+    A private method's mean above Tukey's outer fence of all means would flatten every other curve and is left out.
+
+    Returns:
+        The greatest mean that is shown.
+    """
+    lower, upper = points["mean"].quantile([0.25, 0.75])
+    fence = max(upper + 3 * (upper - lower), points.loc[points["role"] != "method", "mean"].max())
+    points = points[~(points["mean"] > fence)]
     spread = float(np.ptp(points["mean"])) or float(points["half"].max()) or 1.0
     reach = points["half"].fillna(0).clip(upper=spread)
     low, high = (points["mean"] - reach).min(), (points["mean"] + reach).max()
     ax.set_ylim(low - 0.06 * (high - low), high + 0.06 * (high - low))
+    return float(points["mean"].max())
 
 
 def distance_vs_epsilon(section: Section, split: str, path: Path) -> bool:
@@ -121,7 +132,13 @@ def distance_vs_epsilon(section: Section, split: str, path: Path) -> bool:
             ax.set_xlabel("ε")
             count = f" ({number % len(parts) + 1} of {len(parts)})" if len(parts) > 1 else ""
             ax.set_title(section.title(split, task) + count, loc="left")
-            _frame_means(ax, shown)
+            top = _frame_means(ax, shown)
+            for point in records(pd.concat([curve for _, curve in curves])[lambda frame: frame["mean"] > top]):
+                place = (min(point.epsilon, at_infinity), 1.0)
+                ax.annotate(
+                    f"{point.mean:.0f} ↑", place, xycoords=ax.get_xaxis_transform(), ha="right", va="bottom", fontsize=6,
+                    color=look(point.method).colour,
+                )  # fmt: skip
         for ax in axes[::3]:
             ax.set_ylabel(distance("fid", section.extractor))
         _legend(figure, axes)

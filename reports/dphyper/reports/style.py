@@ -1,6 +1,6 @@
 """How methods and numbers are written and drawn: one name, colour and marker for each method, everywhere.
 
-The colours are Okabe and Ito's, safe for the common colour blindnesses; each has its own marker too. A number
+The colours are Okabe and Ito's and Tol's, safe for the common colour blindnesses; each has its own marker too. A number
 never stands without what qualifies it: its interval, and in the name of its series how its hyper-parameters
 were chosen and whether it is private at all.
 """
@@ -33,25 +33,24 @@ LOOKS = {
     "public_only": Look("Public only", "#6E6E6E", "P"),
     "nonprivate_lora": Look("Non-private LoRA", "#CC79A7", "D"),
     "nonprivate_full": Look("Non-private, all weights", "#882255", "p"),
-    "subspace_dp_sgd": Look("DP-SGD in a public subspace", "#F0E442", "<"),
+    # Tol's muted colours, in turn: curves that share a panel of `fid_vs_epsilon` differ in colour and in marker.
+    "subspace_dp_sgd": Look("DP-SGD in a public subspace", "#999933", "<"),
     "subspace_one_shot": Look("One linear release in a public subspace", "#332288", ">"),
-    # Colour by kind, marker by method: optimisers guided by public gradients in browns and reds, ...
-    "pdp_sgd": Look("PDP-SGD", "#8C510A", "1"),
-    "gep": Look("GEP", "#BF812D", "2"),
-    "b_gep": Look("B-GEP", "#BF812D", "3"),
-    "rgp": Look("RGP", "#8C510A", "4"),
-    "pda_dpmd": Look("PDA-DPMD", "#B2182B", "+"),
-    "adadps": Look("AdaDPS", "#B2182B", "x"),
-    "dope_sgd": Look("DOPE-SGD", "#D6604D", "|"),
-    "pe_sgd": Look("PE-SGD", "#D6604D", "_"),
-    "pazo": Look("PAZO", "#8C510A", "*"),
-    # ... one-shot and query methods in greens and violets.
-    "dp_mepf": Look("DP-MEPF", "#1B7837", "o"),
-    "dp_merf": Look("DP-MERF", "#5AAE61", "s"),
-    "dpagg": Look("DPAgg", "#762A83", "D"),
-    "private_evolution": Look("Private Evolution", "#9970AB", "^"),
-    "privimage": Look("PrivImage", "#9970AB", "v"),
-    "dp_feta": Look("DP-FETA", "#1B7837", "P"),
+    "pdp_sgd": Look("PDP-SGD", "#44AA99", "^"),
+    "gep": Look("GEP", "#AA4499", "v"),
+    "b_gep": Look("B-GEP", "#CC6677", "D"),
+    "rgp": Look("RGP", "#117733", "s"),
+    "pda_dpmd": Look("PDA-DPMD", "#332288", "P"),
+    "adadps": Look("AdaDPS", "#88CCEE", "X"),
+    "dope_sgd": Look("DOPE-SGD", "#CC6677", "^"),
+    "pe_sgd": Look("PE-SGD", "#AA4499", "v"),
+    "pazo": Look("PAZO", "#999933", "*"),
+    "dp_mepf": Look("DP-MEPF", "#882255", "o"),
+    "dp_merf": Look("DP-MERF", "#CC6677", "s"),
+    "dpagg": Look("DPAgg", "#AA4499", "D"),
+    "private_evolution": Look("Private Evolution", "#117733", "^"),
+    "privimage": Look("PrivImage", "#332288", "v"),
+    "dp_feta": Look("DP-FETA", "#88CCEE", "P"),
     REAL: Look("Real versus real", "#A89F91", "X"),
 }
 SPARE = ("#44AA99", "#999933", "#AA4499", "#DDCC77")
