@@ -418,16 +418,15 @@ def test_many_curves_are_dealt_to_several_panels(
     assert all(lines == constants[0] for lines in constants)
 
 
-@pytest.mark.parametrize(("outlier", "shown"), [("dp_sgd", 57.0), ("public_only", 900.0)])
-def test_a_mean_far_above_all_others_leaves_the_frame_unless_it_is_a_floor(
-    outlier: str, shown: float, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(("outlier", "left_out"), [("dp_sgd", [900.0]), ("public_only", [])])
+def test_a_mean_far_above_all_others_leaves_the_frame_unless_it_is_a_floor(outlier: str, left_out: list[float]) -> None:
     roles = {"hypernetwork": "method", "dp_sgd": "method", "public_only": "floor"}
     rows = [(method, 50.0 + seed) for method in roles for seed in range(8)] + [(outlier, 900.0)]
     points = pd.DataFrame(rows, columns=["method", "mean"]).assign(half=math.nan)
     ax = Figure().subplots()
-    assert figures._frame_means(ax, points.assign(role=points["method"].map(roles))) == shown
-    assert (ax.get_ylim()[1] > 900) == (shown == 900)
+    outside = figures._frame_means(ax, points.assign(role=points["method"].map(roles)))
+    assert [*outside["mean"]] == left_out
+    assert (ax.get_ylim()[1] < 900) == bool(left_out)
 
 
 def test_share_of_the_gap_agrees_with_a_computation_by_hand(section: Section) -> None:

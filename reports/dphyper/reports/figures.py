@@ -72,22 +72,22 @@ def _legend(figure: Figure, axes: list[Axes]) -> None:
     figure.legend([*handles.values()], [*handles], loc="outside lower center", ncols=1 if len(axes) == 1 else 2)
 
 
-def _frame_means(ax: Axes, points: pd.DataFrame) -> float:
+def _frame_means(ax: Axes, points: pd.DataFrame) -> pd.DataFrame:
     """Set limits that show the means, and of each interval at most as much again as the means spread.
 
     A private method's mean above Tukey's outer fence of all means would flatten every other curve and is left out.
 
     Returns:
-        The greatest mean that is shown.
+        The points that are left out.
     """
     lower, upper = points["mean"].quantile([0.25, 0.75])
     fence = max(upper + 3 * (upper - lower), points.loc[points["role"] != "method", "mean"].max())
-    points = points[~(points["mean"] > fence)]
+    outside, points = points[points["mean"] > fence], points[~(points["mean"] > fence)]
     spread = float(np.ptp(points["mean"])) or float(points["half"].max()) or 1.0
     reach = points["half"].fillna(0).clip(upper=spread)
     low, high = (points["mean"] - reach).min(), (points["mean"] + reach).max()
     ax.set_ylim(low - 0.06 * (high - low), high + 0.06 * (high - low))
-    return float(points["mean"].max())
+    return outside
 
 
 def distance_vs_epsilon(section: Section, split: str, path: Path) -> bool:
@@ -132,13 +132,11 @@ def distance_vs_epsilon(section: Section, split: str, path: Path) -> bool:
             ax.set_xlabel("ε")
             count = f" ({number % len(parts) + 1} of {len(parts)})" if len(parts) > 1 else ""
             ax.set_title(section.title(split, task) + count, loc="left")
-            top = _frame_means(ax, shown)
-            for point in records(pd.concat([curve for _, curve in curves])[lambda frame: frame["mean"] > top]):
-                place = (min(point.epsilon, at_infinity), 1.0)
-                ax.annotate(
-                    f"{point.mean:.0f} ↑", place, xycoords=ax.get_xaxis_transform(), ha="right", va="bottom", fontsize=6,
-                    color=look(point.method).colour,
-                )  # fmt: skip
+            outside = _frame_means(ax, shown)
+            for point in records(outside[outside["series"].isin(part)]):
+                place, frame = (min(point.epsilon, at_infinity), 1.0), ax.get_xaxis_transform()
+                colour, text = look(point.method).colour, f"{point.mean:.0f} ↑"
+                ax.annotate(text, place, xycoords=frame, color=colour, ha="right", va="bottom", fontsize=6)
         for ax in axes[::3]:
             ax.set_ylabel(distance("fid", section.extractor))
         _legend(figure, axes)
