@@ -82,7 +82,8 @@ def _frame_means(ax: Axes, points: pd.DataFrame) -> pd.DataFrame:
     """
     lower, upper = points["mean"].quantile([0.25, 0.75])
     fence = max(upper + 3 * (upper - lower), points.loc[points["role"] != "method", "mean"].max())
-    outside, points = points[points["mean"] > fence], points[~(points["mean"] > fence)]
+    outside: pd.DataFrame = points[points["mean"] > fence]
+    points = points[~(points["mean"] > fence)]
     spread = float(np.ptp(points["mean"])) or float(points["half"].max()) or 1.0
     reach = points["half"].fillna(0).clip(upper=spread)
     low, high = (points["mean"] - reach).min(), (points["mean"] + reach).max()
