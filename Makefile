@@ -19,12 +19,13 @@ test: $(VENV)/.installed
 	$(BIN)/python -m pytest --numprocesses=2
 
 # Slow measurements on tuning tasks (they resume where they stopped): how defaults were chosen, what the hypernetwork
-# reaches and what limits it; then what accounting and per-example gradients cost.
+# reaches and what limits it; then what accounting, per-example gradients and adaptation cost.
 bench: $(VENV)/.installed
 	for name in tune_dp_sgd tune gap; do \
 		$(BIN)/dphyper sweep run sweeps/$$name.yaml && $(BIN)/dphyper report --store runs/$$name || exit; done
 	$(BIN)/python -m dphyper.bench.privacy.cost --store runs/tune_dp_sgd
 	$(BIN)/python -m dphyper.bench.engine_cost
+	$(BIN)/python -m dphyper.sweeps.adaptation_cost sweeps/hypernetwork.yaml --out docs/results/cost/adaptation.csv
 	$(BIN)/python -m dphyper.sweeps.limits sweeps/gap.yaml --out docs/results/gap/limits.csv
 
 # Every method on two collections (the second wants CIFAR-10 in data/cifar10), the hypernetwork along its axes, and from
