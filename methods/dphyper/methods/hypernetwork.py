@@ -292,7 +292,10 @@ class Hypernetwork(Method):
         data: PublicTasks = self.trainer.datamodule  # type: ignore[attr-defined]
         self._features = self.target.features(data.images.to(self.device))
         self.encoder.mean_F.copy_(self._features.mean(0))
-        self.encoder.std_F.copy_(self._features.std(0).clamp(min=1e-3))
+        # What public images hardly vary in, such as an empty frame, would be blown up: a private image with a grain of
+        # grey there would have an embedding of nothing else.
+        std_F = self._features.std(0)
+        self.encoder.std_F.copy_(std_F.clamp(min=std_F.median() / 4))
         if self.logger and data.validation_steps:
             self._optima_TP = self._tuning_optima(data)
 
