@@ -266,7 +266,8 @@ def test_hypernetwork_at_infinite_noise_is_the_prior() -> None:
     assert not torch.allclose(made.decode(far, torch.tensor([0.1]), n), prior)
 
 
-def test_meta_training_logs_its_progress_against_prior_and_optimum(tmp_path: Path) -> None:
+def meta_trained(logs: Path) -> tuple[Any, lightning.Trainer]:
+    """A hypernetwork after four steps on the 8×8 digits, and its trainer."""
     collection = DATASETS["digits8"](DataSpec(source="digits8", image_size=8, cluster_sizes=(60,)))
     options = {"train_steps": 4, "tasks": 2, "support": 16, "query": 2, "width": 8, "nested": "2, 4"}
     kind = METHODS["hypernetwork"]
@@ -277,17 +278,38 @@ def test_meta_training_logs_its_progress_against_prior_and_optimum(tmp_path: Pat
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         accelerator="cpu",
-        logger=CSVLogger(tmp_path),
+        logger=CSVLogger(logs),
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
     trainer.fit(made, datamodule=made.public_data(collection))
-    logged = trainer.logged_metrics
+    return made, trainer
+
+
+def test_meta_training_logs_its_progress_against_prior_and_optimum(tmp_path: Path) -> None:
+    logged = meta_trained(tmp_path)[1].logged_metrics
     names = ("base", "optimum", "clean", "noise_0.03", "noise_0.1", "prior")
     losses = {name: float(logged[f"hypernetwork/tuning_{name}"]) for name in names}
     assert losses["optimum"] < 0.99 * losses["base"]  # four steps from zero teach the network next to nothing
     assert all(losses[name] == pytest.approx(losses["base"], rel=0.05) for name in names if name != "optimum")
+
+
+def test_what_public_images_never_vary_in_moves_no_embedding(tmp_path: Path) -> None:
+    made, trainer = meta_trained(tmp_path)
+    public: Tensor = trainer.datamodule.images  # type: ignore[attr-defined]
+    empty = public.std(0) == 0
+    assert empty.any()
+
+    def moved() -> float:
+        with torch.no_grad():
+            greyer = torch.where(empty, public[:50] + 0.05, public[:50])
+            return float((made.embed(greyer) - made.embed(public[:50])).norm(dim=1).max())
+
+    quiet = moved()
+    assert quiet < 0.1
+    made.encoder.std_F[: empty.numel()][empty.flatten()] = 1e-3
+    assert moved() > 5 * quiet
 
 
 @pytest.mark.parametrize("k", [2, 4, 3])
