@@ -104,6 +104,21 @@ def test_interrupt_keeps_finished_cells(sweep_file: SweepFile, tmp_path: Path) -
     assert "finished cells are kept" in errors
 
 
+def test_workers_end_with_the_sweep_that_started_them(sweep_file: SweepFile, tmp_path: Path) -> None:
+    path, store = sweep_file(grid=[{"method": ["dp_sgd"], "epsilon": list(range(1, 61))}]), Store(tmp_path / "store")
+    running = subprocess.Popen([*COMMAND, "sweep", "run", str(path)], start_new_session=True)
+    while not list(store.root.glob("cells/*/row.json")):
+        assert running.poll() is None, "the sweep ended before its first row"
+        time.sleep(0.1)
+    running.kill()  # the parent alone, as an out-of-memory killer would
+    running.wait()
+    with pytest.raises(ProcessLookupError):
+        while True:  # until the whole group is gone
+            os.killpg(running.pid, 0)
+            time.sleep(0.1)
+    assert 1 <= len(store.rows()) < 60
+
+
 def test_parts_of_a_sweep_side_by_side_never_take_each_others_cells(tmp_path: Path) -> None:
     store, (first, second) = Store(tmp_path), [Cell(task="0", method="dp_sgd", seed=seed) for seed in (1, 2)]
     plans = ([first], [second], [first, second])

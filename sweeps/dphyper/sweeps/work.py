@@ -140,14 +140,16 @@ def describe(cell: Cell, row: Row) -> str:
 def _work(
     name: str, store_path: str, wandb: Any, performance: Mapping[str, Any], plain: list[Mapping[str, Any]]
 ) -> None:
-    """A worker: pull cells until none waits."""
+    """A worker: pull cells until none waits, or the sweep is gone that would say what was done."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
     store = Store(store_path)
     plan = [*map(Cell.from_dict, plain)]
     queue = Queue(store, name, plan)
     cells = {cell.id: cell for cell in plan}
     runner = Runner(store, Performance(**performance), Tracking(wandb, store.root, name), name)
     try:
-        while taken := queue.take():
+        while parent.is_alive() and (taken := queue.take()):
             trial, cell_id = taken
             try:
                 with store.lock(cell_id):
