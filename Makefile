@@ -19,7 +19,7 @@ test: $(VENV)/.installed
 	$(BIN)/python -m pytest --numprocesses=2
 
 # Slow measurements on tuning tasks (they resume where they stopped): how defaults were chosen, what the hypernetwork
-# reaches and what limits it; then what accounting, per-example gradients and adaptation cost.
+# reaches, what limits it and where it would do harm; then what accounting, per-example gradients and adaptation cost.
 bench: $(VENV)/.installed
 	for name in tune_dp_sgd tune gap; do \
 		$(BIN)/dphyper sweep run sweeps/$$name.yaml && $(BIN)/dphyper report --store runs/$$name || exit; done
@@ -27,6 +27,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m dphyper.bench.engine_cost
 	$(BIN)/python -m dphyper.sweeps.adaptation_cost sweeps/hypernetwork.yaml --out docs/results/cost/adaptation.csv
 	$(BIN)/python -m dphyper.sweeps.limits sweeps/gap.yaml --out docs/results/gap/limits.csv
+	$(BIN)/python -m dphyper.sweeps.edge sweeps/gap.yaml --out docs/results/gap/edge.csv
 
 # Every method on two collections (the second wants CIFAR-10 in data/cifar10), the hypernetwork along its axes, and from
 # near to far and over the number of public tasks (which want three archives in data/): many hours on two cores. Resumes

@@ -31,7 +31,7 @@ from dphyper.bench.public import PublicRecords
 from dphyper.bench.specs import DataSpec
 from dphyper.bench.target import LoRADiffusion, new_scheduler, new_unet
 from dphyper.methods.hypernetwork import Shrinkage
-from dphyper.sweeps import limits
+from dphyper.sweeps import edge, limits
 
 # Methods outside the registry of this repository are checked too, with their own defaults.
 QUICK: dict[str, dict[str, Any]] = {
@@ -341,6 +341,17 @@ def test_limits_tell_a_mute_head_from_an_able_one() -> None:
     able.head.weight.mul_(0.1)
     found = limits.losses(able, images(60) * 0.2, n=16)
     assert found["best_hidden"] < 0.99 * found["hypernetwork"]
+
+
+def test_edge_measures_distance_and_both_losses_under_every_change() -> None:
+    made, records = method("hypernetwork").requires_grad_(False), images(60) * 0.2
+    found = {name: edge.measured(made, apply(records), n=16) for name, apply in edge.changes().items()}
+    assert len(found) == 17
+    assert len({row["embedding_shift"] for row in found.values()}) == 17  # each is another task
+    assert all(row["hypernetwork"] != row["prior"] for row in found.values())  # and none is given up
+    made.head.weight.zero_()
+    mute = edge.measured(made, records, n=16)
+    assert mute["hypernetwork"] == mute["prior"]
 
 
 def test_an_embedding_far_from_all_public_tasks_gives_the_prior() -> None:

@@ -64,7 +64,7 @@ def main(sweep: str, threads: int = 1, repetitions: int = 5, out: Path | None = 
 
 def measure(cell: Cell, performance: Performance, store: str, repetitions: int) -> dict[str, str | float]:
     """Time and memory of one method, for a process that does nothing else."""
-    runner = Runner(Store(store), performance, Tracking("off", store, "adaptation_cost"), "adaptation_cost")
+    runner = Runner(Store(store), performance, Tracking("off", Path(store), "adaptation_cost"), "adaptation_cost")
     collection = runner.collection(cell.data)
     draw = collection.draw(collection.select("tuning")[0].id, cell.n, cell.seed)
     method, _ = runner.method(cell)

@@ -26,8 +26,10 @@ from torch import Tensor
 from dphyper.bench.cli import read_sweep
 from dphyper.bench.errors import UserError
 from dphyper.bench.runner import Runner
+from dphyper.bench.specs import Cell
 from dphyper.bench.store import Store
 from dphyper.bench.target import to_unit
+from dphyper.bench.tasks import Collection
 from dphyper.bench.tracking import Tracking
 from dphyper.methods.fitting import FitOptions, fit
 from dphyper.methods.hypernetwork import Hypernetwork
@@ -59,7 +61,7 @@ def fitted(method: Hypernetwork, decode: Callable[[Tensor], Tensor], start: Tens
 def losses(method: Hypernetwork, images: Tensor, n: int) -> dict[str, float]:
     """Mean denoising losses on the last third of a task's images, of which the first ``n`` are embedded."""
     split = len(images) * 2 // 3
-    given, judged = images[:split], images[split:][:JUDGED]
+    given, unseen = images[:split], images[split:][:JUDGED]
     with torch.no_grad():
         z_1k = method.embed(images[:n]).mean(0, keepdim=True)
     zero, infinite, n_1 = z_1k.new_zeros(1), z_1k.new_full((1,), math.inf), z_1k.new_full((1,), float(n))
@@ -74,14 +76,28 @@ def losses(method: Hypernetwork, images: Tensor, n: int) -> dict[str, float]:
     found["best_embedding"] = fitted(method, lambda z: method.decode(z, zero, n_1)[0], z_1k, given)
     found["best_hidden"] = fitted(method, lambda hidden: method.head(hidden)[0], hidden_1W, given)
     found["best_parameters"] = fitted(method, lambda theta: theta, own_P, given)
-    return {name: _judge(method, theta_P, judged) for name, theta_P in found.items()}
+    return {name: judged(method, theta_P, unseen) for name, theta_P in found.items()}
 
 
 @torch.no_grad()
-def _judge(method: Hypernetwork, theta_P: Tensor, images: Tensor) -> float:
+def judged(method: Hypernetwork, theta_P: Tensor, images: Tensor) -> float:
+    """Mean denoising loss, on the same times and noises for all parameters."""
     rng = torch.Generator(images.device).manual_seed(2)
     means = [method.target.per_example_loss(theta_P, images, rng, stratified=True).mean() for _ in range(DRAWS)]
     return float(torch.stack(means).mean())
+
+
+def network_of(sweep: str) -> tuple[Hypernetwork, Cell, Collection]:
+    """The trained network of a sweep file's first `hypernetwork_sigma0` cell, that cell, and its collection."""
+    found, cells = read_sweep(sweep)
+    cell = next((cell for cell in cells if cell.method == "hypernetwork_sigma0"), None)
+    if cell is None:
+        raise UserError(f"'{sweep}' has no cell of hypernetwork_sigma0: expected one, whose network is looked at")
+    store = Store(found.store_path)
+    runner = Runner(store, found.performance, Tracking("off", store.root, found.name), found.name)
+    method, _ = runner.method(cell)
+    assert isinstance(method, Hypernetwork)
+    return method.requires_grad_(False), cell, runner.collection(cell.data)
 
 
 def main(sweep: str, out: Path | None = None) -> None:
@@ -91,19 +107,11 @@ def main(sweep: str, out: Path | None = None) -> None:
         sweep: Sweep file with a `hypernetwork_sigma0` cell, whose collection, base model and network are used.
         out: File of the table, if it is to be kept.
     """
-    found, cells = read_sweep(sweep)
-    cell = next((cell for cell in cells if cell.method == "hypernetwork_sigma0"), None)
-    if cell is None:
-        raise UserError(f"'{sweep}' has no cell of hypernetwork_sigma0: expected one, whose network is looked at")
-    store = Store(found.store_path)
-    runner = Runner(store, found.performance, Tracking("off", store.root, found.name), found.name)
-    method, _ = runner.method(cell)
-    assert isinstance(method, Hypernetwork)
-    method.requires_grad_(False)
-    collection, rows = runner.collection(cell.data), []
+    method, cell, collection = network_of(sweep)
+    rows = []
     for task in collection.select("tuning"):
         order = np.random.default_rng(cell.seed).permutation(task.indices)
-        images = to_unit(np.asarray(collection.records[order], np.uint8)).to(runner.device)
+        images = to_unit(np.asarray(collection.records[order], np.uint8)).to(method.device)
         rows.append({"task": task.id, **losses(method, images, cell.n)})
         print(pd.DataFrame(rows[-1:]).to_string(index=False, header=len(rows) == 1, float_format="%.4f"), flush=True)
     if out:

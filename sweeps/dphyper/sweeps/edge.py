@@ -1,0 +1,113 @@
+"""Where the hypernetwork would begin to do harm: ``python -m dphyper.sweeps.edge sweeps/gap.yaml``.
+
+The tuning families, whose images cost no privacy, are moved away from the public tasks step by step: blurred,
+flattened, sheared, made noisy, thicker, thinner, inverted, enlarged. For each the distance of the mean embedding from
+the public tasks stands beside the denoising loss of the network's answer without its retreat to the prior, and that of
+the prior, on images that were not embedded. A good edge lies where the first gets worse than the second. It is a matter
+of losses only: whether the images look better is not asked.
+"""
+
+import math
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from jsonargparse import auto_cli
+from torch import Tensor, nn
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as change
+
+from dphyper.bench.errors import UserError
+from dphyper.bench.target import to_unit
+from dphyper.methods.hypernetwork import Hypernetwork, Shrinkage
+from dphyper.sweeps.limits import JUDGED, judged, network_of
+
+Change = Callable[[Tensor], Tensor]
+
+
+def changes() -> dict[str, Change]:
+    """The changes of images in [-1, 1], white on black, by name; the first leaves them as they are."""
+    found: dict[str, Change] = {"none": nn.Identity()}
+    for sigma in (0.5, 1.0, 1.5):
+        found[f"blur {sigma}"] = partial(change.gaussian_blur, kernel_size=[7, 7], sigma=[sigma, sigma])
+    for factor in (0.9, 0.65, 0.4):
+        found[f"contrast {factor}"] = partial(torch.mul, factor)
+    still = {"angle": 0.0, "translate": [0, 0], "scale": 1.0, "interpolation": InterpolationMode.BILINEAR}
+    for degrees in (6.0, 20.0):
+        found[f"shear {degrees:g}°"] = partial(change.affine, shear=[degrees, 0.0], fill=[-1.0], **still)
+    for std in (0.1, 0.3):
+        found[f"noise {std}"] = partial(_noisy, std=std)
+    for share in (0.2, 0.6):
+        found[f"thicker {share}"] = partial(_thicker, share=share)
+    for share in (0.5, 1.0):
+        found[f"thinner {share}"] = partial(_thinner, share=share)
+    found["inverted"] = torch.neg
+    found["enlarged"] = _enlarged
+    return found
+
+
+def _noisy(x: Tensor, std: float) -> Tensor:
+    return (x + std * torch.randn_like(x)).clamp(-1, 1)
+
+
+def _thicker(x: Tensor, share: float) -> Tensor:
+    return x.lerp(nn.functional.max_pool2d(x, 3, 1, 1), share)
+
+
+def _thinner(x: Tensor, share: float) -> Tensor:
+    return -_thicker(-x, share)
+
+
+def _enlarged(x: Tensor) -> Tensor:
+    size = [*x.shape[-2:]]
+    enlarged: Tensor = change.resize(change.center_crop(x, [side * 5 // 8 for side in size]), size)
+    return enlarged
+
+
+@torch.no_grad()
+def measured(method: Hypernetwork, images: Tensor, n: int) -> dict[str, float]:
+    """Distance and losses of one task, of which the first ``n`` images are embedded and others judged."""
+    z_1k = method.embed(images[:n]).mean(0, keepdim=True)
+    zero, infinite, n_1 = z_1k.new_zeros(1), z_1k.new_full((1,), math.inf), z_1k.new_full((1,), float(n))
+    shrinkage = method.shrinkage[str(method.embedding_dim)]
+    assert isinstance(shrinkage, Shrinkage)
+    shrinkage.reach = math.inf
+    return {
+        "embedding_shift": float(shrinkage.distance(z_1k, zero, n_1)),
+        "prior": judged(method, method.decode(z_1k, infinite, n_1)[0], images[n:]),
+        "hypernetwork": judged(method, method.decode(z_1k, zero, n_1)[0], images[n:]),
+    }
+
+
+def main(sweep: str, out: Path | None = None) -> None:
+    """Print, and write as CSV, distance and losses of every tuning task under every change.
+
+    Args:
+        sweep: Sweep file with a `hypernetwork_sigma0` cell, whose collection, base model and network are used.
+        out: File of the table, if it is to be kept.
+    """
+    method, cell, collection = network_of(sweep)
+    rows = []
+    for task in collection.select("tuning"):
+        order = np.random.default_rng(cell.seed).permutation(task.indices)[: cell.n + JUDGED]
+        images = to_unit(np.asarray(collection.records[order], np.uint8)).to(method.device)
+        for name, apply in changes().items():
+            torch.manual_seed(cell.seed)
+            rows.append({"task": task.id, "change": name, **measured(method, apply(images), cell.n)})
+            print(
+                pd.DataFrame(rows[-1:]).to_string(index=False, header=len(rows) == 1, float_format="%.4f"), flush=True
+            )
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame(rows).to_csv(out, index=False, float_format="%.5f")
+
+
+if __name__ == "__main__":
+    try:
+        auto_cli(main)
+    except UserError as error:
+        sys.exit(f"edge: {error}")
