@@ -93,7 +93,12 @@ def test_interrupt_keeps_finished_cells(sweep_file: SweepFile, tmp_path: Path) -
     path = sweep_file(grid=[{"method": ["dp_sgd"], "epsilon": list(range(1, 61))}])
     store = Store(tmp_path / "store")
     running = subprocess.Popen(
-        [*COMMAND, "sweep", "run", str(path)], start_new_session=True, stderr=subprocess.PIPE, text=True
+        [*COMMAND, "sweep", "run", str(path)],
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A suite that a shell runs in the background would hand down that interrupts are ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     while not list(store.root.glob("cells/*/row.json")):
         assert running.poll() is None, "the sweep ended before its first row"

@@ -45,7 +45,7 @@ def test_every_planted_bug_is_caught_by_its_guard() -> None:
 
 
 def test_planted_table_has_a_line_for_each() -> None:
-    lines = planted_table().splitlines()
+    lines = planted_table(planted_bugs()).splitlines()
     assert len(lines) == len(EXPECTED)
     assert all(line.startswith("caught") for line in lines)
 
@@ -55,7 +55,7 @@ def test_a_guard_that_sees_nothing_shows_as_missed(monkeypatch: pytest.MonkeyPat
         return None
 
     monkeypatch.setattr(guards, "noise_scale", noise_scale)
-    assert sum(line.startswith("MISSED") for line in planted_table().splitlines()) == 5
+    assert sum(line.startswith("MISSED") for line in planted_table(planted_bugs()).splitlines()) == 5
 
 
 def test_noise_scale_rejects_the_right_scale_in_the_wrong_shape() -> None:

@@ -273,8 +273,9 @@ def _audit(config: Namespace) -> int:
     from dphyper.bench.privacy.planted import planted_bugs, planted_table
 
     if config.method == "guards":
-        print(planted_table())
-        return int(not all(planted.caught for planted in planted_bugs()))
+        planted = planted_bugs()
+        print(planted_table(planted))
+        return int(not all(bug.caught for bug in planted))
     from dphyper.bench.auditing import EndToEndAudit, audit_end_to_end, audit_method, plot_scores
     from dphyper.bench.privacy.audit import Audit
     from dphyper.bench.privacy.budget import Budget, Relation

@@ -6,7 +6,7 @@ sources name code in which the fault was read; they are no judgement of the pape
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -155,7 +155,7 @@ def planted_bugs() -> list[Planted]:
             "noise for the sum alone, where the count is released with it",
             "a trap of the joint release",
             guards.noise_scale,
-            (torch.from_numpy(system.gaussian((1000, K + 1), SIGMA)), joint_std),
+            (torch.from_numpy(system.gaussian((3000, K + 1), SIGMA)), joint_std),
             (releases(one_shot, system), joint_std),
         ),
         (
@@ -186,12 +186,12 @@ def planted_bugs() -> list[Planted]:
     ]
 
 
-def planted_table() -> str:
-    """The planted bugs, one a line: caught or missed, by which guard, and what it said."""
+def planted_table(planted: Sequence[Planted]) -> str:
+    """What `planted_bugs` gave, one a line: caught or missed, by which guard, and what it said."""
     return "\n".join(
         f"{'caught' if p.caught else 'MISSED'}  {p.guard:16}  {p.bug} ({p.source}): {p.finding or 'nothing found'}"
         + (f"; and the sound one was rejected: {p.sound}" if p.sound else "")
-        for p in planted_bugs()
+        for p in planted
     )
 
 
