@@ -12,8 +12,8 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from jsonargparse import auto_cli
@@ -22,9 +22,8 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as change
 
 from dphyper.bench.errors import UserError
-from dphyper.bench.target import to_unit
 from dphyper.methods.hypernetwork import Hypernetwork, Shrinkage
-from dphyper.sweeps.limits import JUDGED, judged, network_of
+from dphyper.sweeps.limits import JUDGED, judged, keep, tuning_images
 
 Change = Callable[[Tensor], Tensor]
 
@@ -70,7 +69,10 @@ def _enlarged(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def measured(method: Hypernetwork, images: Tensor, n: int) -> dict[str, float]:
-    """Distance and losses of one task, of which the first ``n`` images are embedded and others judged."""
+    """Distance and losses of one task, of which the first ``n`` images are embedded and others judged.
+
+    The network loses its retreat for good.
+    """
     z_1k = method.embed(images[:n]).mean(0, keepdim=True)
     zero, infinite, n_1 = z_1k.new_zeros(1), z_1k.new_full((1,), math.inf), z_1k.new_full((1,), float(n))
     shrinkage = method.shrinkage[str(method.embedding_dim)]
@@ -90,20 +92,14 @@ def main(sweep: str, out: Path | None = None) -> None:
         sweep: Sweep file with a `hypernetwork_sigma0` cell, whose collection, base model and network are used.
         out: File of the table, if it is to be kept.
     """
-    method, cell, collection = network_of(sweep)
-    rows = []
-    for task in collection.select("tuning"):
-        order = np.random.default_rng(cell.seed).permutation(task.indices)[: cell.n + JUDGED]
-        images = to_unit(np.asarray(collection.records[order], np.uint8)).to(method.device)
+    rows: list[dict[str, Any]] = []
+    for method, n, task, images in tuning_images(sweep):
         for name, apply in changes().items():
-            torch.manual_seed(cell.seed)
-            rows.append({"task": task.id, "change": name, **measured(method, apply(images), cell.n)})
-            print(
-                pd.DataFrame(rows[-1:]).to_string(index=False, header=len(rows) == 1, float_format="%.4f"), flush=True
-            )
-    if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        pd.DataFrame(rows).to_csv(out, index=False, float_format="%.5f")
+            torch.manual_seed(0)
+            rows.append({"task": task, "change": name, **measured(method, apply(images[: n + JUDGED]), n)})
+            row = pd.DataFrame(rows[-1:])
+            print(row.to_string(index=False, header=len(rows) == 1, float_format="%.4f"), flush=True)
+    keep(rows, out)
 
 
 if __name__ == "__main__":

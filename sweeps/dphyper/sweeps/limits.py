@@ -12,7 +12,7 @@ Shapes: k embedding dimension, W width of the network, P parameters.
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,8 @@ from torch import Tensor
 from dphyper.bench.cli import read_sweep
 from dphyper.bench.errors import UserError
 from dphyper.bench.runner import Runner
-from dphyper.bench.specs import Cell
 from dphyper.bench.store import Store
 from dphyper.bench.target import to_unit
-from dphyper.bench.tasks import Collection
 from dphyper.bench.tracking import Tracking
 from dphyper.methods.fitting import FitOptions, fit
 from dphyper.methods.hypernetwork import Hypernetwork
@@ -87,8 +85,8 @@ def judged(method: Hypernetwork, theta_P: Tensor, images: Tensor) -> float:
     return float(torch.stack(means).mean())
 
 
-def network_of(sweep: str) -> tuple[Hypernetwork, Cell, Collection]:
-    """The trained network of a sweep file's first `hypernetwork_sigma0` cell, that cell, and its collection."""
+def tuning_images(sweep: str) -> Iterator[tuple[Hypernetwork, int, str, Tensor]]:
+    """The network of a sweep file's first `hypernetwork_sigma0` cell and its n, with each tuning task's images."""
     found, cells = read_sweep(sweep)
     cell = next((cell for cell in cells if cell.method == "hypernetwork_sigma0"), None)
     if cell is None:
@@ -97,7 +95,19 @@ def network_of(sweep: str) -> tuple[Hypernetwork, Cell, Collection]:
     runner = Runner(store, found.performance, Tracking("off", store.root, found.name), found.name)
     method, _ = runner.method(cell)
     assert isinstance(method, Hypernetwork)
-    return method.requires_grad_(False), cell, runner.collection(cell.data)
+    method.requires_grad_(False)
+    collection = runner.collection(cell.data)
+    for task in collection.select("tuning"):
+        order = np.random.default_rng(cell.seed).permutation(task.indices)
+        images = to_unit(np.asarray(collection.records[order], np.uint8)).to(method.device)
+        yield method, cell.n, task.id, images
+
+
+def keep(rows: list[dict[str, Any]], out: Path | None) -> None:
+    """Write the rows as CSV, if a file is named."""
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame(rows).to_csv(out, index=False, float_format="%.5f")
 
 
 def main(sweep: str, out: Path | None = None) -> None:
@@ -107,16 +117,11 @@ def main(sweep: str, out: Path | None = None) -> None:
         sweep: Sweep file with a `hypernetwork_sigma0` cell, whose collection, base model and network are used.
         out: File of the table, if it is to be kept.
     """
-    method, cell, collection = network_of(sweep)
-    rows = []
-    for task in collection.select("tuning"):
-        order = np.random.default_rng(cell.seed).permutation(task.indices)
-        images = to_unit(np.asarray(collection.records[order], np.uint8)).to(method.device)
-        rows.append({"task": task.id, **losses(method, images, cell.n)})
+    rows: list[dict[str, Any]] = []
+    for method, n, task, images in tuning_images(sweep):
+        rows.append({"task": task, **losses(method, images, n)})
         print(pd.DataFrame(rows[-1:]).to_string(index=False, header=len(rows) == 1, float_format="%.4f"), flush=True)
-    if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        pd.DataFrame(rows).to_csv(out, index=False)
+    keep(rows, out)
 
 
 if __name__ == "__main__":
