@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
-from scipy.stats import multivariate_normal
+from scipy.stats import chi2, multivariate_normal
 from torch import Tensor
 
 from dphyper.bench.catalog import DATASETS, METHODS
@@ -367,18 +367,41 @@ def test_an_embedding_far_from_all_public_tasks_gives_the_prior() -> None:
     mahalanobis = np.sqrt(((tasks.numpy() - 1) ** 2 / np.diag(cov)).mean(1))
     np.testing.assert_allclose(distance.numpy(), mahalanobis, rtol=1e-4)
     assert float(distance.square().mean()) == pytest.approx(1.0, abs=0.05)
-    assert float((distance > shrinkage.reach).float().mean()) == pytest.approx(0.01, abs=0.005)
+    reach = math.sqrt(chi2.isf(0.01, 3) / 3)
+    assert float((distance > reach).float().mean()) == pytest.approx(0.01, abs=0.005)
     free = Shrinkage(3)
     free.load_state_dict(shrinkage.state_dict())
     (shrunk, resolved), (taken, all_resolved) = shrinkage(tasks, clean, many), free(tasks, clean, many)
     density = multivariate_normal(np.ones(3), cov).pdf(tasks.numpy())
-    edge = multivariate_normal(np.ones(3), cov).pdf(np.ones(3) + np.sqrt(np.diag(cov)) * shrinkage.reach)
+    edge = multivariate_normal(np.ones(3), cov).pdf(np.ones(3) + np.sqrt(np.diag(cov)) * reach)
     belief = torch.from_numpy(density / (density + edge)).float()
     torch.testing.assert_close(resolved, belief * all_resolved, rtol=1e-3, atol=1e-6)
     torch.testing.assert_close(shrunk, belief[:, None] * taken, rtol=1e-3, atol=1e-6)
     gone = torch.tensor([[1.0, 1.0, 1.0 + 1e3]])
     assert not any(part.any() for part in shrinkage(gone, clean[:1], many[:1]))
     assert float(free(gone, clean[:1], many[:1])[0].norm()) > 100  # without a reach the decoder meets what it never met
+
+
+def test_noise_neither_sends_public_tasks_away_nor_hides_what_is_far() -> None:
+    rng = np.random.default_rng(0)
+    std = np.array([2.0, 1.0] + 14 * [0.1])
+    shrinkage = Shrinkage(16, doubt=0.01)
+    shrinkage.cov_KK.copy_(torch.from_numpy(np.diag(std**2)))
+    shrinkage.within.fill_(0.0)
+    n_T = torch.full((20000,), 100.0)
+
+    def sent_away(noisy: np.ndarray, noise: float) -> float:
+        z_TK, noise_T = torch.from_numpy(noisy).float(), torch.full((20000,), noise)
+        resolved, all_resolved = (shrinkage(z, noise_T, n_T)[1] for z in (z_TK, torch.zeros_like(z_TK)))
+        return float((resolved < all_resolved / 2).float().mean())
+
+    tasks = std * rng.normal(size=(20000, 16))
+    for noise in (0.0, 0.1, 1.0, 10.0):
+        assert 0.005 < sent_away(tasks + noise * rng.normal(size=tasks.shape), noise) < 0.02
+    far = tasks + 9 * (std == 2) + rng.normal(size=tasks.shape)
+    assert sent_away(far, 1.0) > 0.9
+    # All axes weighed alike, the fourteen of noise alone would hide it.
+    assert np.mean((far**2 / (std**2 + 1)).mean(1) > chi2.isf(0.01, 16) / 16) < 0.6
 
 
 def test_what_is_not_believed_is_decoded_as_nothing_at_all() -> None:

@@ -131,10 +131,14 @@ class Shrinkage(nn.Module):
     Task embeddings are taken as N(m, S) with m and S from the public tasks, the noise as N(0, τ²I) and the
     sampling error of n records as N(0, v/n I). The output V √Λ (Λ + τ² + v/n)⁻¹ Vᵀ (z − m), with S = V Λ Vᵀ, has
     unit variance where the release is informative and goes to 0 as the noise grows. It goes to 0 too where z lies
-    outside of the ball of the public tasks: there the decoder has never been, and the prior does no harm. What is
-    believed of z is the posterior probability that it belongs to such a task and not to anything else, taken to be as
-    likely on the edge of the ball: 1 / (1 + exp(k/2 · (d² − r²))), with d the distance and r the radius. All of this
-    is post-processing.
+    outside of the ball of the public tasks: there the decoder has never been, and the prior does no harm.
+
+    How far out z lies is the score test of an inflated covariance: with s = Λ + v/n, the squared offsets over s + τ²
+    are averaged with weights in proportion to s / (s + τ²), so that axes which the noise drowns do not hide the others.
+    For a public task the average d² is about χ² / ν with ν = 1 / Σ w² for weights w of sum 1 (Satterthwaite 1946), which
+    gives the radius r. What is believed of z is the posterior probability that it belongs to such a task and not to
+    anything else, taken to be as likely on the edge of the ball: 1 / (1 + exp(ν/2 · (d² − r²))). All of this is
+    post-processing.
 
     Args:
         embedding_dim: K.
@@ -149,8 +153,7 @@ class Shrinkage(nn.Module):
 
     def __init__(self, embedding_dim: int, doubt: float = 0.0, decay: float = 0.98) -> None:
         super().__init__()
-        self.decay = decay
-        self.reach = math.sqrt(chi2.isf(doubt, embedding_dim) / embedding_dim)
+        self.decay, self.doubt = decay, doubt
         self.register_buffer("mean_K", torch.zeros(embedding_dim))
         self.register_buffer("cov_KK", torch.eye(embedding_dim))
         self.register_buffer("within", torch.ones(()))
@@ -167,17 +170,26 @@ class Shrinkage(nn.Module):
         spread = ((embedding_TSK - clean_TK[:, None]).square().mean(-1) * weight_TS).sum(-1)
         self.within.lerp_(spread.mean(), rate)
 
-    def _axes(self, z_TK: Tensor, noise_std_T: Tensor, n_T: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Offsets from m along the axes, Λ, Λ + τ² + v/n, and V."""
+    def _axes(self, z_TK: Tensor, n_T: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Offsets from m along the axes, Λ, Λ + v/n, and V."""
         values_K, vectors_KK = torch.linalg.eigh(self.cov_KK)
         values_K = values_K.clamp(min=1e-8)
-        noise_T1 = (noise_std_T.square() + self.within / n_T)[:, None]
-        return (z_TK - self.mean_K) @ vectors_KK, values_K, values_K + noise_T1, vectors_KK
+        return (z_TK - self.mean_K) @ vectors_KK, values_K, values_K + self.within / n_T[:, None], vectors_KK
 
     def distance(self, z_TK: Tensor, noise_std_T: Tensor, n_T: Tensor) -> Tensor:
         """(T,) distances of noisy means from the public tasks: about 1 for such a task, 0 at infinite noise."""
-        offset_TK, _, variance_TK, _ = self._axes(z_TK, noise_std_T, n_T)
-        return (offset_TK.square() / variance_TK).mean(1).sqrt()
+        offset_TK, _, spread_TK, _ = self._axes(z_TK, n_T)
+        return self._square(offset_TK, spread_TK, noise_std_T)[0].sqrt()
+
+    def _square(self, offset_TK: Tensor, spread_TK: Tensor, noise_std_T: Tensor) -> tuple[Tensor, Tensor]:
+        """(T,) squared distances, and (T,) how many axes of equal weight they are the average of (ν)."""
+        noise_T1 = noise_std_T.square()[:, None]
+        # In proportion to s / (s + τ²), and finite at infinite noise.
+        share_T1 = 1 / (1 + noise_T1)
+        weight_TK = spread_TK / (spread_TK * share_T1 + 1 - share_T1)
+        weight_TK = weight_TK / weight_TK.sum(1, keepdim=True)
+        square_T = (weight_TK * offset_TK.square() / (spread_TK + noise_T1)).sum(1)
+        return square_T, 1 / weight_TK.square().sum(1)
 
     def forward(self, z_TK: Tensor, noise_std_T: Tensor, n_T: Tensor) -> tuple[Tensor, Tensor]:
         """What the release tells.
@@ -191,13 +203,15 @@ class Shrinkage(nn.Module):
             (T, K) posterior means, whitened, and (T,) the share of the spread between tasks that the release
             resolves. Both are 0 at infinite noise and where z is not believed.
         """
-        offset_TK, values_K, variance_TK, vectors_KK = self._axes(z_TK, noise_std_T, n_T)
+        offset_TK, values_K, spread_TK, vectors_KK = self._axes(z_TK, n_T)
+        variance_TK = spread_TK + noise_std_T.square()[:, None]
         shrunk_TK = (offset_TK * values_K.sqrt() / variance_TK) @ vectors_KK.T
         signal = values_K.mean()
         resolved_T = signal / (signal + noise_std_T.square() + self.within / n_T)
         # Squares throughout: the root of the distance has no gradient at infinite noise, where it is 0.
-        square_T = (offset_TK.square() / variance_TK).mean(1)
-        belief_T = torch.sigmoid(z_TK.shape[1] / 2 * (self.reach**2 - square_T))
+        square_T, axes_T = self._square(offset_TK, spread_TK, noise_std_T)
+        radius_T = torch.from_numpy(chi2.isf(self.doubt, axes_T.cpu().numpy())).to(axes_T) / axes_T
+        belief_T = torch.sigmoid(axes_T / 2 * (radius_T - square_T))
         return belief_T[:, None] * shrunk_TK, belief_T * resolved_T
 
 

@@ -77,7 +77,7 @@ def measured(method: Hypernetwork, images: Tensor, n: int) -> dict[str, float]:
     zero, infinite, n_1 = z_1k.new_zeros(1), z_1k.new_full((1,), math.inf), z_1k.new_full((1,), float(n))
     shrinkage = method.shrinkage[str(method.embedding_dim)]
     assert isinstance(shrinkage, Shrinkage)
-    shrinkage.reach = math.inf
+    shrinkage.doubt = 0.0
     return {
         "embedding_shift": float(shrinkage.distance(z_1k, zero, n_1)),
         "prior": judged(method, method.decode(z_1k, infinite, n_1)[0], images[n:]),
