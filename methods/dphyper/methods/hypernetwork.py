@@ -135,9 +135,9 @@ class Shrinkage(nn.Module):
 
     How far out z lies is the score test of an inflated covariance: with s = Λ + v/n, the squared offsets over s + τ²
     are averaged with weights in proportion to s / (s + τ²), so that axes which the noise drowns do not hide the others.
-    For a public task the average d² is about χ² / ν with ν = 1 / Σ w² for weights w of sum 1 (Satterthwaite 1946), which
-    gives the radius r. What is believed of z is the posterior probability that it belongs to such a task and not to
-    anything else, taken to be as likely on the edge of the ball: 1 / (1 + exp(ν/2 · (d² − r²))). All of this is
+    For a public task the average d² is about χ² / ν with ν = 1 / Σ w² for weights w of sum 1 (Satterthwaite 1946),
+    which gives the radius r. What is believed of z is the posterior probability that it belongs to such a task and not
+    to anything else, taken to be as likely on the edge of the ball: 1 / (1 + exp(ν/2 · (d² − r²))). All of this is
     post-processing.
 
     Args:
