@@ -349,6 +349,13 @@ def test_edge_measures_distance_and_both_losses_under_every_change() -> None:
     assert len(found) == 17
     assert len({row["embedding_shift"] for row in found.values()}) == 17  # each is another task
     assert all(row["hypernetwork"] != row["prior"] for row in found.values())  # and none is given up
+    assert all(row["noisy_hypernetwork"] != row["hypernetwork"] for row in found.values())
+    made.shrinkage["4"].doubt = 0.999  # every embedding lies beyond the edge, and half a distance is much
+    timid = edge.measured(made, records, n=16)
+    assert abs(timid["noisy_with_retreat"] - timid["prior"]) < 0.9 * abs(timid["noisy_hypernetwork"] - timid["prior"])
+    unchanged = ("prior", "hypernetwork", "noisy_hypernetwork", "embedding_shift")
+    assert {name: timid[name] for name in unchanged} == {name: found["none"][name] for name in unchanged}
+    assert made.shrinkage["4"].doubt == 0.999  # the network keeps it
     made.head.weight.zero_()
     mute = edge.measured(made, records, n=16)
     assert mute["hypernetwork"] == mute["prior"]

@@ -3,8 +3,9 @@
 The tuning families, whose images cost no privacy, are moved away from the public tasks step by step: blurred,
 flattened, sheared, made noisy, thicker, thinner, inverted, enlarged. For each the distance of the mean embedding from
 the public tasks stands beside the denoising loss of the network's answer without its retreat to the prior, and that of
-the prior, on images that were not embedded. A good edge lies where the first gets worse than the second. It is a matter
-of losses only: whether the images look better is not asked.
+the prior, on images that were not embedded. A good edge lies where the first gets worse than the second. Beside them the
+same of releases at the smallest ε of the sweeps, where noise may hide how far a family lies, with the retreat and
+without. It is a matter of losses only: whether the images look better is not asked.
 """
 
 import math
@@ -14,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from jsonargparse import auto_cli
@@ -22,10 +24,15 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as change
 
 from dphyper.bench.errors import UserError
+from dphyper.bench.privacy.budget import Budget, Relation
+from dphyper.bench.privacy.ledger import Ledger
+from dphyper.bench.privacy.noise import NoiseSource
+from dphyper.bench.privacy.private_data import PrivateData
 from dphyper.methods.hypernetwork import Hypernetwork, Shrinkage
 from dphyper.sweeps.limits import JUDGED, judged, keep, tuning_images
 
 Change = Callable[[Tensor], Tensor]
+BUDGET, RELEASES = Budget(epsilon=0.5, delta=1e-5, relation=Relation.ADD_OR_REMOVE_ONE), 4
 
 
 def changes() -> dict[str, Change]:
@@ -71,18 +78,33 @@ def _enlarged(x: Tensor) -> Tensor:
 def measured(method: Hypernetwork, images: Tensor, n: int) -> dict[str, float]:
     """Distance and losses of one task, of which the first ``n`` images are embedded and others judged.
 
-    The network loses its retreat for good.
+    Those named ``noisy`` are means over `RELEASES` releases at `BUDGET`.
     """
     z_1k = method.embed(images[:n]).mean(0, keepdim=True)
     zero, infinite, n_1 = z_1k.new_zeros(1), z_1k.new_full((1,), math.inf), z_1k.new_full((1,), float(n))
     shrinkage = method.shrinkage[str(method.embedding_dim)]
     assert isinstance(shrinkage, Shrinkage)
+
+    def noisy() -> float:
+        answers = [_released(method, images[:n], seed) for seed in range(RELEASES)]
+        return float(np.mean([judged(method, theta_P, images[n:]) for theta_P in answers]))
+
+    with_retreat, doubt = noisy(), shrinkage.doubt
     shrinkage.doubt = 0.0
-    return {
+    found = {
         "embedding_shift": float(shrinkage.distance(z_1k, zero, n_1)),
         "prior": judged(method, method.decode(z_1k, infinite, n_1)[0], images[n:]),
         "hypernetwork": judged(method, method.decode(z_1k, zero, n_1)[0], images[n:]),
+        "noisy_hypernetwork": noisy(),
+        "noisy_with_retreat": with_retreat,
     }
+    shrinkage.doubt = doubt
+    return found
+
+
+def _released(method: Hypernetwork, records: Tensor, seed: int) -> Tensor:
+    private = PrivateData(records, n=len(records), ledger=Ledger(BUDGET), noise=NoiseSource.reproducible(seed))
+    return method.adapt(private, BUDGET, torch.Generator().manual_seed(seed))
 
 
 def main(sweep: str, out: Path | None = None) -> None:
