@@ -3,8 +3,8 @@
 The tuning families, whose images cost no privacy, are moved away from the public tasks step by step: blurred,
 flattened, sheared, made noisy, thicker, thinner, inverted, enlarged. For each the distance of the mean embedding from
 the public tasks stands beside the denoising loss of the network's answer without its retreat to the prior, and that of
-the prior, on images that were not embedded. A good edge lies where the first gets worse than the second. Beside them the
-same of releases at the smallest ε of the sweeps, where noise may hide how far a family lies, with the retreat and
+the prior, on images that were not embedded. A good edge lies where the first gets worse than the second. The same is
+measured of releases at the smallest ε of the sweeps, where noise may hide how far a family lies, with the retreat and
 without. It is a matter of losses only: whether the images look better is not asked.
 """
 
