@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
-from scipy.stats import chi2, multivariate_normal
+from scipy.stats import multivariate_normal
 from torch import Tensor
 
 from dphyper.bench.catalog import DATASETS, METHODS
@@ -30,7 +30,7 @@ from dphyper.bench.privacy.private_data import PrivateData
 from dphyper.bench.public import PublicRecords
 from dphyper.bench.specs import DataSpec
 from dphyper.bench.target import LoRADiffusion, new_scheduler, new_unet
-from dphyper.methods.hypernetwork import Shrinkage
+from dphyper.methods.hypernetwork import Novelty, Shrinkage
 from dphyper.sweeps import edge, limits
 
 # Methods outside the registry of this repository are checked too, with their own defaults.
@@ -343,19 +343,24 @@ def test_limits_tell_a_mute_head_from_an_able_one() -> None:
     assert found["best_hidden"] < 0.99 * found["hypernetwork"]
 
 
-def test_edge_measures_distance_and_both_losses_under_every_change() -> None:
+def test_edge_measures_distance_and_losses_under_every_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge, "BUDGET", Budget(epsilon=20.0, delta=1e-5, relation=Relation.ADD_OR_REMOVE_ONE))
     made, records = method("hypernetwork").requires_grad_(False), images(60) * 0.2
     found = {name: edge.measured(made, apply(records), n=16) for name, apply in edge.changes().items()}
     assert len(found) == 17
     assert len({row["embedding_shift"] for row in found.values()}) == 17  # each is another task
     assert all(row["hypernetwork"] != row["prior"] for row in found.values())  # and none is given up
     assert all(row["noisy_hypernetwork"] != row["hypernetwork"] for row in found.values())
-    made.shrinkage["4"].doubt = 0.999  # every embedding lies beyond the edge, and half a distance is much
+    assert all(
+        row["noisy_with_retreat"] == pytest.approx(row["noisy_hypernetwork"], rel=1e-5) for row in found.values()
+    )
+    assert all(row["novel"] == 0 for row in found.values())
+    made.novelty.unit.fill_(1e-6)
     timid = edge.measured(made, records, n=16)
-    assert abs(timid["noisy_with_retreat"] - timid["prior"]) < 0.9 * abs(timid["noisy_hypernetwork"] - timid["prior"])
-    unchanged = ("prior", "hypernetwork", "noisy_hypernetwork", "embedding_shift")
-    assert {name: timid[name] for name in unchanged} == {name: found["none"][name] for name in unchanged}
-    assert made.shrinkage["4"].doubt == 0.999  # the network keeps it
+    assert timid["noisy_with_retreat"] == timid["prior"] != timid["noisy_hypernetwork"]
+    assert timid | {"novel": 0.0, "noisy_with_retreat": 0.0} == found["none"] | {"noisy_with_retreat": 0.0}
+    assert timid["novel"] == 1
+    assert made.novelty.limit == 4  # the network keeps it
     made.head.weight.zero_()
     mute = edge.measured(made, records, n=16)
     assert mute["hypernetwork"] == mute["prior"]
@@ -374,13 +379,12 @@ def test_an_embedding_far_from_all_public_tasks_gives_the_prior() -> None:
     mahalanobis = np.sqrt(((tasks.numpy() - 1) ** 2 / np.diag(cov)).mean(1))
     np.testing.assert_allclose(distance.numpy(), mahalanobis, rtol=1e-4)
     assert float(distance.square().mean()) == pytest.approx(1.0, abs=0.05)
-    reach = math.sqrt(chi2.isf(0.01, 3) / 3)
-    assert float((distance > reach).float().mean()) == pytest.approx(0.01, abs=0.005)
+    assert float((distance > shrinkage.reach).float().mean()) == pytest.approx(0.01, abs=0.005)
     free = Shrinkage(3)
     free.load_state_dict(shrinkage.state_dict())
     (shrunk, resolved), (taken, all_resolved) = shrinkage(tasks, clean, many), free(tasks, clean, many)
     density = multivariate_normal(np.ones(3), cov).pdf(tasks.numpy())
-    edge = multivariate_normal(np.ones(3), cov).pdf(np.ones(3) + np.sqrt(np.diag(cov)) * reach)
+    edge = multivariate_normal(np.ones(3), cov).pdf(np.ones(3) + np.sqrt(np.diag(cov)) * shrinkage.reach)
     belief = torch.from_numpy(density / (density + edge)).float()
     torch.testing.assert_close(resolved, belief * all_resolved, rtol=1e-3, atol=1e-6)
     torch.testing.assert_close(shrunk, belief[:, None] * taken, rtol=1e-3, atol=1e-6)
@@ -389,26 +393,41 @@ def test_an_embedding_far_from_all_public_tasks_gives_the_prior() -> None:
     assert float(free(gone, clean[:1], many[:1])[0].norm()) > 100  # without a reach the decoder meets what it never met
 
 
-def test_noise_neither_sends_public_tasks_away_nor_hides_what_is_far() -> None:
+def test_novelty_is_what_lies_outside_of_the_public_plane() -> None:
+    """Against the singular value decomposition of numpy, on records near a plane of two dimensions."""
     rng = np.random.default_rng(0)
-    std = np.array([2.0, 1.0] + 14 * [0.1])
-    shrinkage = Shrinkage(16, doubt=0.01)
-    shrinkage.cov_KK.copy_(torch.from_numpy(np.diag(std**2)))
-    shrinkage.within.fill_(0.0)
-    n_T = torch.full((20000,), 100.0)
+    plane = np.linalg.qr(rng.normal(size=(6, 6)))[0]
+    spread = np.array([5.0, 3.0, 0.1, 0.1, 0.1, 0.1])
+    public, same = (torch.from_numpy((rng.normal(size=(500, 6)) * spread) @ plane.T).float() for _ in range(2))
+    novelty = Novelty(6, limit=4.0, components=2)
+    assert not novelty(100 * public).any()  # before it has seen any
+    novelty.fit(public)
+    axes = np.linalg.svd(public.numpy())[2][:2]
+    outside = public.numpy() - public.numpy() @ axes.T @ axes
+    assert float(novelty.unit) == pytest.approx(np.sqrt((outside**2).sum(1).mean()), rel=1e-3)
+    assert not novelty(same).any()
+    assert not novelty(same + 30 * axes[0]).any()  # far, but within the plane
+    moved = same.clone()
+    moved[::2] += torch.from_numpy(2 * plane[:, 2]).float()
+    assert torch.equal(novelty(moved), torch.tensor([1.0, 0.0] * 250))
+    assert torch.equal(torch.cat([novelty(row[None]) for row in moved]), novelty(moved))
 
-    def sent_away(noisy: np.ndarray, noise: float) -> float:
-        z_TK, noise_T = torch.from_numpy(noisy).float(), torch.full((20000,), noise)
-        resolved, all_resolved = (shrinkage(z, noise_T, n_T)[1] for z in (z_TK, torch.zeros_like(z_TK)))
-        return float((resolved < all_resolved / 2).float().mean())
 
-    tasks = std * rng.normal(size=(20000, 16))
-    for noise in (0.0, 0.1, 1.0, 10.0):
-        assert 0.005 < sent_away(tasks + noise * rng.normal(size=tasks.shape), noise) < 0.02
-    far = tasks + 9 * (std == 2) + rng.normal(size=tasks.shape)
-    assert sent_away(far, 1.0) > 0.9
-    # All axes weighed alike, the fourteen of noise alone would hide it.
-    assert np.mean((far**2 / (std**2 + 1)).mean(1) > chi2.isf(0.01, 16) / 16) < 0.6
+@pytest.mark.parametrize(("novel", "known"), [(0, True), (6, True), (14, False), (20, False)])
+def test_where_most_records_are_novel_the_output_is_the_prior(novel: int, known: bool) -> None:
+    made: Any = method("hypernetwork").requires_grad_(False)
+    records = 0.2 * images(20)
+    made.novelty.unit.copy_(made.encoder.standardised(made.target.features(records)).norm(dim=1).max())
+    records[:novel] *= 100
+    added = made.contribution(records)
+    assert torch.equal(added[:, -1] > 0, torch.arange(20) < novel)
+    assert float(added.norm(dim=1).max()) <= 1 + 1e-6
+    torch.testing.assert_close(added[novel:, :-1], made.embed(records)[novel:])
+    prior = made.decode(torch.zeros(1, made.embedding_dim), torch.full((1,), torch.inf), torch.ones(1))[0]
+    for budget in (NO_BUDGET, Budget(epsilon=20.0, delta=1e-5, relation=Relation.ADD_OR_REMOVE_ONE)):
+        private = PrivateData(records, n=20, ledger=Ledger(budget), noise=NoiseSource.reproducible(0))
+        theta = made.adapt(private, budget, torch.Generator().manual_seed(0))
+        assert torch.equal(theta, prior) != known
 
 
 def test_what_is_not_believed_is_decoded_as_nothing_at_all() -> None:

@@ -5,11 +5,12 @@ noise; everything after that is post-processing. The network is trained on publi
 mechanism inside the training loop: the noise level and n vary and are inputs, so one trained network serves
 every ε, δ, n and relation. The noisy embedding is first shrunk to its posterior mean under the public tasks'
 distribution, so that at infinite noise the output is exactly the answer that uses no private record, which is
-trained for. The paper's architecture is not public; this one is ours. It gives no guarantee that a private
-family far from all public tasks is served well: the report shows where it is not.
+trained for. The paper's architecture is not public; this one is ours. Where most private records are unlike all
+public ones, or their mean embedding is unlike that of public tasks, the output is that answer too. It gives no
+guarantee that a private family which is neither is served well: the report shows where it is not.
 
-Shapes: T tasks, S records of a task, F features, k embedding dimension, K the greatest one that the network serves,
-P parameters of the target.
+Shapes: T tasks, S records of a task, b records of a chunk, F features, k embedding dimension, K the greatest one that
+the network serves, R main components of the features, P parameters of the target.
 """
 
 import math
@@ -18,7 +19,7 @@ from typing import ClassVar
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from scipy.stats import chi2
+from scipy.stats import chi2, norm
 from torch import Tensor, nn
 
 from dphyper.bench.errors import UserError
@@ -55,7 +56,11 @@ class HypernetworkOptions(Options):
         clean_fraction: Share of the tasks in a step that see no noise.
         count_weight: c/C, weight of the count that is released with the sum under add-or-remove-one.
         doubt: Probability that a public task, were their embeddings Gaussian, lies further out than where an embedding
-            is no longer believed; beyond, the output is the prior. 0 for never.
+            is no longer believed; beyond, the output is the prior. 0 for never. Also the probability that noise alone
+            feigns novel records.
+        novelty: How far outside the main components of public records a record must lie to be counted as unlike all of
+            them, in root mean squares of public records; where most private ones are, the output is the prior. Infinite
+            for never.
     """
 
     train_steps: int = 3000
@@ -74,6 +79,7 @@ class HypernetworkOptions(Options):
     clean_fraction: float = 0.125
     count_weight: float = 1 / 3
     doubt: float = 1e-4
+    novelty: float = 4.0
 
     def dimensions(self, embedding_dim: int) -> tuple[int, ...]:
         """The embedding dimensions, in rising order, that the network of this one serves.
@@ -112,10 +118,54 @@ class Encoder(nn.Module):
         self.register_buffer("std_F", torch.ones(num_features))
         self.head = nn.Sequential(nn.Linear(num_features, width), nn.SiLU(), nn.Linear(width, embedding_dim))
 
+    def standardised(self, features_SF: Tensor) -> Tensor:
+        """(..., F) features by public mean and deviation."""
+        return (features_SF - self.mean_F) / self.std_F
+
     def forward(self, features_SF: Tensor) -> Tensor:
         """(..., F) public features to (..., K) coordinates, before clipping."""
-        coordinates: Tensor = self.head((features_SF - self.mean_F) / self.std_F)
+        coordinates: Tensor = self.head(self.standardised(features_SF))
         return coordinates
+
+
+class Novelty(nn.Module):
+    """Which records are unlike all public ones, each judged by itself.
+
+    Public records lie near a plane of few dimensions, their main components. What is left of a record outside of it,
+    over the root mean square of what is left of public records, is about 1 for a new family of the same kind and many
+    times that for another kind of image. The share of such records is one number, told in the release of the embedding:
+    the noise that hides in k numbers how far these lie does not hide this one.
+
+    Args:
+        num_features: F.
+        limit: Where a record begins to be unlike, in root mean squares.
+        components: R, at most half of F.
+    """
+
+    axes_FR: Tensor
+    unit: Tensor
+
+    def __init__(self, num_features: int, limit: float, components: int = 64) -> None:
+        super().__init__()
+        self.limit = limit
+        self.register_buffer("axes_FR", torch.zeros(num_features, min(components, num_features // 2)))
+        # Before it has seen public records it holds nothing to be novel.
+        self.register_buffer("unit", torch.full((), torch.inf))
+
+    def fit(self, features_NF: Tensor) -> None:
+        """Take the main components of public records' standardised features, and how much they leave."""
+        num = min(len(features_NF), self.axes_FR.shape[1])
+        _, _, axes_FR = torch.pca_lowrank(features_NF, q=num, center=False, niter=4)
+        self.axes_FR[:, :num] = axes_FR
+        self.unit.copy_(self._left(features_NF).square().mean().sqrt())
+
+    def forward(self, features_bF: Tensor) -> Tensor:
+        """(b,) 1 for a record that is unlike all public ones, else 0."""
+        return (self._left(features_bF) > self.limit * self.unit).to(features_bF)
+
+    def _left(self, features_bF: Tensor) -> Tensor:
+        outside = features_bF.square().sum(1) - (features_bF @ self.axes_FR).square().sum(1)
+        return outside.clamp(min=0).sqrt()
 
 
 def clipped(coordinates_SK: Tensor, k: int) -> Tensor:
@@ -131,14 +181,10 @@ class Shrinkage(nn.Module):
     Task embeddings are taken as N(m, S) with m and S from the public tasks, the noise as N(0, τ²I) and the
     sampling error of n records as N(0, v/n I). The output V √Λ (Λ + τ² + v/n)⁻¹ Vᵀ (z − m), with S = V Λ Vᵀ, has
     unit variance where the release is informative and goes to 0 as the noise grows. It goes to 0 too where z lies
-    outside of the ball of the public tasks: there the decoder has never been, and the prior does no harm.
-
-    How far out z lies is the score test of an inflated covariance: with s = Λ + v/n, the squared offsets over s + τ²
-    are averaged with weights in proportion to s / (s + τ²), so that axes which the noise drowns do not hide the others.
-    For a public task the average d² is about χ² / ν with ν = 1 / Σ w² for weights w of sum 1 (Satterthwaite 1946),
-    which gives the radius r. What is believed of z is the posterior probability that it belongs to such a task and not
-    to anything else, taken to be as likely on the edge of the ball: 1 / (1 + exp(ν/2 · (d² − r²))). All of this is
-    post-processing.
+    outside of the ball of the public tasks: there the decoder has never been, and the prior does no harm. What is
+    believed of z is the posterior probability that it belongs to such a task and not to anything else, taken to be as
+    likely on the edge of the ball: 1 / (1 + exp(k/2 · (d² − r²))), with d the distance and r the radius. All of this
+    is post-processing.
 
     Args:
         embedding_dim: K.
@@ -153,7 +199,8 @@ class Shrinkage(nn.Module):
 
     def __init__(self, embedding_dim: int, doubt: float = 0.0, decay: float = 0.98) -> None:
         super().__init__()
-        self.decay, self.doubt = decay, doubt
+        self.decay = decay
+        self.reach = math.sqrt(chi2.isf(doubt, embedding_dim) / embedding_dim)
         self.register_buffer("mean_K", torch.zeros(embedding_dim))
         self.register_buffer("cov_KK", torch.eye(embedding_dim))
         self.register_buffer("within", torch.ones(()))
@@ -170,26 +217,17 @@ class Shrinkage(nn.Module):
         spread = ((embedding_TSK - clean_TK[:, None]).square().mean(-1) * weight_TS).sum(-1)
         self.within.lerp_(spread.mean(), rate)
 
-    def _axes(self, z_TK: Tensor, n_T: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Offsets from m along the axes, Λ, Λ + v/n, and V."""
+    def _axes(self, z_TK: Tensor, noise_std_T: Tensor, n_T: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Offsets from m along the axes, Λ, Λ + τ² + v/n, and V."""
         values_K, vectors_KK = torch.linalg.eigh(self.cov_KK)
         values_K = values_K.clamp(min=1e-8)
-        return (z_TK - self.mean_K) @ vectors_KK, values_K, values_K + self.within / n_T[:, None], vectors_KK
+        noise_T1 = (noise_std_T.square() + self.within / n_T)[:, None]
+        return (z_TK - self.mean_K) @ vectors_KK, values_K, values_K + noise_T1, vectors_KK
 
     def distance(self, z_TK: Tensor, noise_std_T: Tensor, n_T: Tensor) -> Tensor:
         """(T,) distances of noisy means from the public tasks: about 1 for such a task, 0 at infinite noise."""
-        offset_TK, _, spread_TK, _ = self._axes(z_TK, n_T)
-        return self._square(offset_TK, spread_TK, noise_std_T)[0].sqrt()
-
-    def _square(self, offset_TK: Tensor, spread_TK: Tensor, noise_std_T: Tensor) -> tuple[Tensor, Tensor]:
-        """(T,) squared distances, and (T,) how many axes of equal weight they are the average of (ν)."""
-        noise_T1 = noise_std_T.square()[:, None]
-        # In proportion to s / (s + τ²), and finite at infinite noise.
-        share_T1 = 1 / (1 + noise_T1)
-        weight_TK = spread_TK / (spread_TK * share_T1 + 1 - share_T1)
-        weight_TK = weight_TK / weight_TK.sum(1, keepdim=True)
-        square_T = (weight_TK * offset_TK.square() / (spread_TK + noise_T1)).sum(1)
-        return square_T, 1 / weight_TK.square().sum(1)
+        offset_TK, _, variance_TK, _ = self._axes(z_TK, noise_std_T, n_T)
+        return (offset_TK.square() / variance_TK).mean(1).sqrt()
 
     def forward(self, z_TK: Tensor, noise_std_T: Tensor, n_T: Tensor) -> tuple[Tensor, Tensor]:
         """What the release tells.
@@ -203,15 +241,13 @@ class Shrinkage(nn.Module):
             (T, K) posterior means, whitened, and (T,) the share of the spread between tasks that the release
             resolves. Both are 0 at infinite noise and where z is not believed.
         """
-        offset_TK, values_K, spread_TK, vectors_KK = self._axes(z_TK, n_T)
-        variance_TK = spread_TK + noise_std_T.square()[:, None]
+        offset_TK, values_K, variance_TK, vectors_KK = self._axes(z_TK, noise_std_T, n_T)
         shrunk_TK = (offset_TK * values_K.sqrt() / variance_TK) @ vectors_KK.T
         signal = values_K.mean()
         resolved_T = signal / (signal + noise_std_T.square() + self.within / n_T)
         # Squares throughout: the root of the distance has no gradient at infinite noise, where it is 0.
-        square_T, axes_T = self._square(offset_TK, spread_TK, noise_std_T)
-        radius_T = torch.from_numpy(chi2.isf(self.doubt, axes_T.cpu().numpy())).to(axes_T) / axes_T
-        belief_T = torch.sigmoid(axes_T / 2 * (radius_T - square_T))
+        square_T = (offset_TK.square() / variance_TK).mean(1)
+        belief_T = torch.sigmoid(z_TK.shape[1] / 2 * (self.reach**2 - square_T))
         return belief_T[:, None] * shrunk_TK, belief_T * resolved_T
 
 
@@ -223,8 +259,8 @@ class Hypernetwork(Method):
         source="DP-DeepSets (Nishikawa, Takakura & Hasegawa 2026, arXiv:2606.26772).",
         public_data="Embedding, shrinkage and decoder are trained on public tasks, once for every ε, δ, n and "
         "relation.",
-        private_release="The sum of the records' embeddings of k numbers, each clipped to norm 1, once; under "
-        "add-or-remove-one their count with it.",
+        private_release="The sum of the records' embeddings of k numbers and a mark of those unlike all public ones, "
+        "each of norm at most 1 together, once; under add-or-remove-one their count with it.",
         passes="1 forward pass, no gradient.",
         departures="Architecture, features, training and the shrinkage to a posterior mean are ours: neither the "
         "paper's full text nor its code could be found.",
@@ -246,6 +282,7 @@ class Hypernetwork(Method):
                 "choose a smaller one"
             )
         self.encoder = Encoder(target.num_features, width, self.public_dim)
+        self.novelty = Novelty(target.num_features, self._options.novelty)
         self.shrinkage = nn.ModuleDict({str(k): Shrinkage(k, self._options.doubt) for k in self.dimensions})
         self.trunk = nn.Sequential(nn.Linear(self.public_dim + 1, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
         # A zero head starts at the base model, whatever the embedding.
@@ -272,6 +309,17 @@ class Hypernetwork(Method):
     def embed(self, x: Tensor) -> Tensor:
         """(b, k) embeddings of (b, ...) records, each of norm at most 1 and a function of its own record."""
         return clipped(self.encoder(self.target.features(x)), self.embedding_dim)
+
+    def contribution(self, x: Tensor) -> Tensor:
+        """(b, k + 1) what each record adds to the release, of norm at most 1: its embedding, and whether it is novel.
+
+        A record that is not novel adds its embedding as it is: the mark costs it nothing.
+        """
+        features_bF = self.target.features(x)
+        novel_b1 = self.novelty(self.encoder.standardised(features_bF))[:, None]
+        marked_bk = torch.cat([clipped(self.encoder(features_bF), self.embedding_dim), novel_b1], 1)
+        added: Tensor = marked_bk / (1 + novel_b1).sqrt()
+        return added
 
     def decode(self, z_Tk: Tensor, noise_std_T: Tensor, n_T: Tensor) -> Tensor:
         """Parameters for noisy mean embeddings.
@@ -310,6 +358,7 @@ class Hypernetwork(Method):
         # grey there would have an embedding of nothing else.
         std_F = self._features.std(0)
         self.encoder.std_F.copy_(std_F.clamp(min=std_F.median() / 4))
+        self.novelty.fit(self.encoder.standardised(self._features))
         if self.logger and data.validation_steps:
             self._optima_TP = self._tuning_optima(data)
 
@@ -393,11 +442,14 @@ class Hypernetwork(Method):
 
     @torch.no_grad()
     def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Tensor:
-        """Release the mean embedding once and decode it."""
-        release = private.release_mean(self.embed, self.mechanism(budget), role="mean embedding")
-        z_Tk = release.mean.float()[None]
+        """Release the mean embedding and the share of novel records once, and decode the embedding."""
+        release = private.release_mean(self.contribution, self.mechanism(budget), role="mean embedding")
+        z_Tk, novel = release.mean.float()[None, :-1], release.mean[-1] * 2**0.5
         noise_T, n_T = z_Tk.new_tensor([release.noise_std]), z_Tk.new_tensor([release.count])
         self.embedding_shift = float(self._shrinkage(self.embedding_dim).distance(z_Tk, noise_T, n_T))
+        # Most of them, and more than the noise feigns: nothing is known of such a task.
+        if novel > max(0.5, norm.isf(self._options.doubt) * release.noise_std * 2**0.5):
+            noise_T = torch.full_like(noise_T, torch.inf)
         return self.decode(z_Tk, noise_T, n_T)[0]
 
 

@@ -1,11 +1,12 @@
 """Where the hypernetwork would begin to do harm: ``python -m dphyper.sweeps.edge sweeps/gap.yaml``.
 
 The tuning families, whose images cost no privacy, are moved away from the public tasks step by step: blurred,
-flattened, sheared, made noisy, thicker, thinner, inverted, enlarged. For each the distance of the mean embedding from
-the public tasks stands beside the denoising loss of the network's answer without its retreat to the prior, and that of
-the prior, on images that were not embedded. A good edge lies where the first gets worse than the second. The same is
-measured of releases at the smallest ε of the sweeps, where noise may hide how far a family lies, with the retreat and
-without. It is a matter of losses only: whether the images look better is not asked.
+flattened, sheared, made noisy, thicker, thinner, inverted, enlarged. For each stand the distance of the mean embedding
+from the public tasks, the share of records that are unlike all public ones, and two denoising losses on images that
+were not embedded: that of the network's answer without its retreat to the prior, and that of the prior. A good edge
+lies where the first gets worse than the second. The same is measured of releases at the smallest ε of the sweeps, where
+noise may hide how far a family lies, with the retreat and without. It is a matter of losses only: whether the images
+look better is not asked.
 """
 
 import math
@@ -32,7 +33,7 @@ from dphyper.methods.hypernetwork import Hypernetwork, Shrinkage
 from dphyper.sweeps.limits import JUDGED, judged, keep, tuning_images
 
 Change = Callable[[Tensor], Tensor]
-BUDGET, RELEASES = Budget(epsilon=0.5, delta=1e-5, relation=Relation.ADD_OR_REMOVE_ONE), 4
+BUDGET, RELEASES = Budget(epsilon=0.5, delta=1e-5, relation=Relation.ADD_OR_REMOVE_ONE), 2
 
 
 def changes() -> dict[str, Change]:
@@ -78,9 +79,11 @@ def _enlarged(x: Tensor) -> Tensor:
 def measured(method: Hypernetwork, images: Tensor, n: int) -> dict[str, float]:
     """Distance and losses of one task, of which the first ``n`` images are embedded and others judged.
 
-    Those named ``noisy`` are means over `RELEASES` releases at `BUDGET`.
+    Those named ``noisy`` are means over `RELEASES` releases at `BUDGET`; ``novel`` is the share of records that the
+    network holds to be unlike all public ones.
     """
     z_1k = method.embed(images[:n]).mean(0, keepdim=True)
+    novel = method.contribution(images[:n])[:, -1].count_nonzero() / n
     zero, infinite, n_1 = z_1k.new_zeros(1), z_1k.new_full((1,), math.inf), z_1k.new_full((1,), float(n))
     shrinkage = method.shrinkage[str(method.embedding_dim)]
     assert isinstance(shrinkage, Shrinkage)
@@ -89,16 +92,17 @@ def measured(method: Hypernetwork, images: Tensor, n: int) -> dict[str, float]:
         answers = [_released(method, images[:n], seed) for seed in range(RELEASES)]
         return float(np.mean([judged(method, theta_P, images[n:]) for theta_P in answers]))
 
-    with_retreat, doubt = noisy(), shrinkage.doubt
-    shrinkage.doubt = 0.0
+    with_retreat, reach, limit = noisy(), shrinkage.reach, method.novelty.limit
+    shrinkage.reach = method.novelty.limit = math.inf
     found = {
         "embedding_shift": float(shrinkage.distance(z_1k, zero, n_1)),
+        "novel": float(novel),
         "prior": judged(method, method.decode(z_1k, infinite, n_1)[0], images[n:]),
         "hypernetwork": judged(method, method.decode(z_1k, zero, n_1)[0], images[n:]),
         "noisy_hypernetwork": noisy(),
         "noisy_with_retreat": with_retreat,
     }
-    shrinkage.doubt = doubt
+    shrinkage.reach, method.novelty.limit = reach, limit
     return found
 
 
