@@ -42,7 +42,7 @@ class PESGDOptions(RateOptions):
         variation_strength: How far an image is varied, above 0 and at most 1; see `Target.vary`.
     """
 
-    learning_rate: float = 78.0
+    learning_rate: float = 26.0
     synthetic_images: int = 64
     synthetic_draws: int = 4
     ridge: float = 0.1
