@@ -132,14 +132,14 @@ def load(spec: DataSpec) -> Collection:
     Raises:
         UserError: An unknown field, a value that is no number, or a spec out of range.
     """
-    known = {field.name: field.type for field in dataclasses.fields(LinearSpec)}
+    known: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(LinearSpec)}
     values: dict[str, Any] = {}
     for part in filter(None, spec.argument.split(",")):
         name, _, text = part.partition("=")
         if name not in known:
             raise unknown_name("field of data source 'linear'", name, known)
         try:
-            values[name] = known[name](text)  # type: ignore[operator]
+            values[name] = known[name](text)
         except ValueError:
             raise UserError(f"data.source = '{spec.source}': expected a number for {name}, got '{text}'") from None
     return make(LinearSpec(**values))
