@@ -33,7 +33,7 @@ bench: $(VENV)/.installed
 # near to far and over the number of public tasks (which want three archives in data/): many hours on two cores. Resumes
 # where it stopped.
 compare: $(VENV)/.installed
-	for name in compare compare_cifar10 hypernetwork icons public_tasks; do \
+	for name in compare compare_cifar10 hypernetwork embedding_dim icons public_tasks; do \
 		$(BIN)/dphyper sweep run sweeps/$$name.yaml && $(BIN)/dphyper report --store runs/$$name || exit; done
 
 # Known bugs, each with the guard that catches it; attacks on the two private methods' mechanisms; then on whole runs

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 from scipy import stats
@@ -389,26 +390,33 @@ def test_every_file_is_written(report: Path) -> None:
     assert len(pd.read_csv(report.parent / "rows.csv")) == 90 + 1 + 4
 
 
-@pytest.mark.parametrize(("count", "panels"), [(7, 1), (8, 2), (15, 3)])
-def test_many_curves_are_dealt_to_several_panels(
-    count: int, panels: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store, names = Store(tmp_path / "store"), [f"method_{i}" for i in range(count)]
-    for method in (*names, "public_only"):
-        for epsilon in EPSILONS if method in names else (math.inf,):
-            add(store, Cell(task="kettle", method=method, epsilon=epsilon), "private", 50.0 + min(epsilon, 16.0))
-    drawn: list[list[str]] = []
+@pytest.fixture
+def panels_drawn(monkeypatch: pytest.MonkeyPatch) -> list[Axes]:
+    """The panels of all figures that the test draws."""
+    drawn: list[Axes] = []
     canvas = figures._canvas
 
     @contextmanager
     def watched(*args: Any, **kwargs: Any) -> Iterator[Any]:
         with canvas(*args, **kwargs) as (figure, axes):
             yield figure, axes
-            drawn.extend(ax.get_legend_handles_labels()[1] for ax in axes)
+            drawn.extend(axes)
 
     monkeypatch.setattr(figures, "_canvas", watched)
+    return drawn
+
+
+@pytest.mark.parametrize(("count", "panels"), [(7, 1), (8, 2), (15, 3)])
+def test_many_curves_are_dealt_to_several_panels(
+    count: int, panels: int, tmp_path: Path, panels_drawn: list[Axes]
+) -> None:
+    store, names = Store(tmp_path / "store"), [f"method_{i}" for i in range(count)]
+    for method in (*names, "public_only"):
+        for epsilon in EPSILONS if method in names else (math.inf,):
+            add(store, Cell(task="kettle", method=method, epsilon=epsilon), "private", 50.0 + min(epsilon, 16.0))
     (section,) = sections(load(store))
     assert figures.distance_vs_epsilon(section, "private", tmp_path / "figure")
+    drawn = [ax.get_legend_handles_labels()[1] for ax in panels_drawn]
     assert len(drawn) == panels
     curves = [{label for label in panel if "method_" in label} for panel in drawn]
     assert max(map(len, curves)) <= figures.CURVES
@@ -555,7 +563,9 @@ def test_draws_of_the_noise_are_averaged_inside_a_seed_and_shown_by_quantiles(tm
     assert one.empty
 
 
-def test_heat_map_is_drawn_where_a_method_ran_with_several_k_and_epsilons(tmp_path: Path) -> None:
+def test_heat_map_is_drawn_where_a_method_ran_with_several_k_and_epsilons(
+    tmp_path: Path, panels_drawn: list[Axes]
+) -> None:
     store = Store(tmp_path / "store")
     for k in (4, 8):
         for epsilon in (1.0, 4.0):
@@ -564,6 +574,11 @@ def test_heat_map_is_drawn_where_a_method_ran_with_several_k_and_epsilons(tmp_pa
                 add(store, cell, "private", 10.0 * k / epsilon, embedding_dim=k)
     assert embedding_dim_heat_map(only(store), tmp_path / "map")
     assert (tmp_path / "map.pdf").exists()
+    # A second task at one k only has no map, and does not take the first one's.
+    for epsilon in (1.0, 4.0):
+        add(store, Cell(task="leaf", epsilon=epsilon, embedding_dim=8), "private", 10.0)
+    assert embedding_dim_heat_map(only(store), tmp_path / "again")
+    assert [ax.get_title("left") for ax in panels_drawn] == ["kettle", "kettle"]
     assert not embedding_dim_heat_map(only(fill(Store(tmp_path / "one"), winning)), tmp_path / "none")
 
 

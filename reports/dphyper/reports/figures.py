@@ -149,7 +149,8 @@ def distance_vs_embedding_dim(section: Section, path: Path) -> bool:
     points = named(aggregate(section.every_k))
     points = points[(points["metric"] == "fid") & (points["split"] == "private") & (points["embedding_dim"] > 0)]
     several = points.groupby("method")["embedding_dim"].transform("nunique") > 1
-    points, tasks = points[several], section.shown("private")
+    points = points[several]
+    tasks = [task for task in section.shown("private") if task in {*points["task"]}]
     if points.empty:
         return False
     budgets = sorted(points.loc[points["role"] == "method", "epsilon"].unique())
@@ -178,24 +179,32 @@ def distance_vs_embedding_dim(section: Section, path: Path) -> bool:
     return True
 
 
-def embedding_dim_heat_map(section: Section, path: Path) -> bool:
-    """k against ε, for each method that ran with several k at several ε; False, and no file, when none did.
+def _grid(points: pd.DataFrame) -> pd.DataFrame:
+    """Means, k (rows) against ε (columns), of those variants of a method that ran with several k."""
+    several = points.groupby("variant")["embedding_dim"].transform("nunique") > 1
+    return points[several].pivot_table(index="embedding_dim", columns="epsilon", values="mean")
 
-    Means over the private tasks; a frame marks the best k of each ε, which private results show and never choose.
+
+def embedding_dim_heat_map(section: Section, path: Path) -> bool:
+    """k against ε: a map for each method and private task with several k at several ε; False, and no file, without one.
+
+    The map of the mean needs every private task of the section at every k. A frame marks the best k of each ε, which
+    private results show and never choose.
     """
     points = aggregate(section.every_k)
-    task = (section.shown("private") or [""])[0]
-    points = points[(points["metric"] == "fid") & (points["split"] == "private") & (points["task"] == task)]
+    points = points[(points["metric"] == "fid") & (points["split"] == "private")]
     points = points[(points["role"] == "method") & (points["embedding_dim"] > 0)]
     grids = {
-        method: grid
-        for method, part in points.groupby("method", sort=False)
-        if min((grid := part.pivot_table(index="embedding_dim", columns="epsilon", values="mean")).shape) > 1
+        (method, task): grid
+        for method, own in points.groupby("method", sort=False)
+        for task in section.shown("private")
+        if min((grid := _grid(own[own["task"] == task])).shape) > 1
     }
     if not grids:
         return False
+    several = len({method for method, _ in grids}) > 1
     with _canvas(path, len(grids)) as (figure, axes):
-        for ax, (method, grid) in zip(axes, grids.items(), strict=True):
+        for ax, ((method, task), grid) in zip(axes, grids.items(), strict=True):
             values = grid.to_numpy(float)
             mesh = ax.pcolormesh(values, cmap="viridis_r", edgecolors="white", linewidth=0.5)
             for (row, column), value in np.ndenumerate(values):
@@ -207,9 +216,10 @@ def embedding_dim_heat_map(section: Section, path: Path) -> bool:
             ax.set_xticks(np.arange(values.shape[1]) + 0.5, [epsilon(float(value)) for value in [*grid.columns]])
             ax.set_yticks(np.arange(values.shape[0]) + 0.5, [str(k) for k in grid.index])
             ax.set_xlabel("ε")
-            ax.set_title(look(str(method)).label, loc="left")
+            ax.set_title(f"{look(str(method)).label}, " * several + section.title("private", task), loc="left")
             figure.colorbar(mesh, ax=ax, label=distance("fid", section.extractor))
-        axes[0].set_ylabel("embedding dimension k")
+        for ax in axes[::3]:
+            ax.set_ylabel("embedding dimension k")
     return True
 
 
