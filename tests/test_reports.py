@@ -25,7 +25,7 @@ from dphyper.bench.store import SCHEMA, Row, Store
 from dphyper.reports import figures
 from dphyper.reports.aggregate import ALL, Section, aggregate, load, noise_quantiles, sections
 from dphyper.reports.figures import embedding_dim_heat_map
-from dphyper.reports.gap import gap_closed, gap_table
+from dphyper.reports.gap import gain_table, gains, gap_closed, gap_table
 from dphyper.reports.page import write_report
 from dphyper.reports.tables import cost, results, versus
 from dphyper.reports.verdict import differences, verdict
@@ -380,7 +380,7 @@ def test_every_file_is_written(report: Path) -> None:
     assert names >= {
         "fid_vs_epsilon.pdf", "fid_vs_epsilon.png", "fid_vs_epsilon_tuning.pdf", "samples_kettle.png", "numbers.csv",
         "differences.csv", "private_main.tex", "private_main.md", "private_tasks.tex", "private_differences.tex",
-        "gap_closed.csv", "gap_closed.md", "gap_closed.tex",
+        "gap_closed.csv", "gap_closed.md", "gap_closed.tex", "gains.csv", "gains.md", "gains.tex",
     }  # fmt: skip
     assert "fid_vs_embedding_dim.pdf" not in names
     assert b"/FontFile2" in (folder / "fid_vs_epsilon.pdf").read_bytes()  # TrueType, embedded
@@ -435,6 +435,24 @@ def test_a_mean_far_above_all_others_leaves_the_frame_unless_it_is_a_floor(outli
     outside = figures._frame_means(ax, points.assign(role=points["method"].map(roles)))
     assert [*outside["mean"]] == left_out
     assert (ax.get_ylim()[1] < 900) == bool(left_out)
+
+
+def test_gains_agree_with_a_computation_by_hand_and_harm_is_counted(section: Section) -> None:
+    gained = gains(section)
+    row = point(gained, metric="fid", task="kettle", method="hypernetwork", epsilon=4.0)
+    pairs = np.array([42 + own - 60 - floor for own, floor in zip((0.0, 1.0, -0.7), (1.0, -0.7, 0.0), strict=True)])
+    half = stats.t.ppf(0.975, 2) * np.std(pairs, ddof=1) / math.sqrt(3)
+    assert (row["difference"], row["half"], row["verdict"]) == (pairs.mean(), pytest.approx(half), "better")
+    harmed = point(gained, metric="fid", task="kettle", method="dp_sgd", epsilon=1.0)
+    assert (harmed["difference"], harmed["verdict"]) == (pytest.approx(10 - 0.1 + 0.1), "worse")
+    assert not {"public_only", "real_versus_real"} & {*gained["method"]}
+    own = gained[gained["method"].isin(["hypernetwork", "dp_sgd"]) & gained["task"].isin(PRIVATE) & gained["private"]]
+    count = {word: sum(own["verdict"] == word) for word in ("better", "worse")}
+    assert count["better"] == len(EPSILONS) * len(PRIVATE)  # the hypernetwork everywhere
+    assert count["worse"] >= 2 * len(PRIVATE)  # DP-SGD, which lies 10, 6 and 2 above
+    caption = gain_table(section, gained, "tab:gains").caption
+    assert f"better and {count['worse']} worse" in caption
+    assert f"{len(own)} in FD (EfficientNet-Lite0), {count['better']} of them better" in caption
 
 
 def test_share_of_the_gap_agrees_with_a_computation_by_hand(section: Section) -> None:

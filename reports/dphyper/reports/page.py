@@ -21,7 +21,7 @@ from dphyper.bench.store import Store
 from dphyper.reports import figures, tables
 from dphyper.reports.aggregate import Section, aggregate, load, sections
 from dphyper.reports.chart import chart
-from dphyper.reports.gap import gap_closed, gap_table
+from dphyper.reports.gap import gain_table, gains, gap_closed, gap_table
 from dphyper.reports.samples import strips
 from dphyper.reports.style import digits, distance, epsilon, look, named
 from dphyper.reports.verdict import differences, verdict
@@ -81,11 +81,12 @@ def _section(store: Store, section: Section, out: Path) -> dict[str, Any]:
     gaps = differences(section)
     named(aggregate(section.values)).assign(**key).to_csv(folder / "numbers.csv", index=False)
     gaps.assign(**key).to_csv(folder / "differences.csv", index=False)
-    closed = gap_closed(section)
+    gained, closed = gains(section), gap_closed(section)
     downloads = ["numbers", "differences"]
-    if len(closed):
-        named(closed).assign(**key).to_csv(folder / "gap_closed.csv", index=False)
-        downloads.append("gap_closed")
+    for name, frame in (("gains", gained), ("gap_closed", closed)):
+        if len(frame):
+            named(frame).assign(**key).to_csv(folder / f"{name}.csv", index=False)
+            downloads.append(name)
     return {
         "id": name,
         "title": f"{key['collection']}, n = {key['n']}",
@@ -94,7 +95,7 @@ def _section(store: Store, section: Section, out: Path) -> dict[str, Any]:
         "verdict": verdict(section, gaps),
         "chart": json.dumps(chart(section)).replace("<", "\\u003c"),
         "figures": _figures(section, folder),
-        "tables": _tables(section, gaps, closed, folder),
+        "tables": _tables(section, gaps, gained, closed, folder),
         "tasks": _tasks(section),
         "galleries": _galleries(store, section, folder),
         "statements": _statements(section),
@@ -149,7 +150,9 @@ def _figures(section: Section, folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _tables(section: Section, gaps: pd.DataFrame, closed: pd.DataFrame, folder: Path) -> list[dict[str, Any]]:
+def _tables(
+    section: Section, gaps: pd.DataFrame, gained: pd.DataFrame, closed: pd.DataFrame, folder: Path
+) -> list[dict[str, Any]]:
     made = []
     for split in ("private", "tuning"):
         shown = section.shown(split)
@@ -165,6 +168,9 @@ def _tables(section: Section, gaps: pd.DataFrame, closed: pd.DataFrame, folder: 
             made.append((f"The hypernetwork minus other methods, {split} tasks", f"{split}_differences", table))
     if draws := tables.noise_draws(section, f"tab:{folder.name}-noise"):
         made.append(("Draws of the privacy noise", "noise_draws", draws))
+    if len(gained):
+        table = gain_table(section, gained, f"tab:{folder.name}-gains")
+        made.append(("Each method minus public only: where one does harm", "gains", table))
     if len(closed):
         table = gap_table(section, closed, f"tab:{folder.name}-gap")
         made.append(("Share of the gap between public data and no privacy that is closed", "gap_closed", table))

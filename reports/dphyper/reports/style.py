@@ -89,10 +89,10 @@ def epsilon(value: float) -> str:
 def number(mean: float, half: float, digits: int) -> str:
     """Mean ± half width; an interval that one seed cannot give is shown as such.
 
-    >>> number(-12.34, 0.56, 1), number(12.34, math.nan, 1)
-    ('−12.3 ± 0.6', '12.3 ± n/a')
+    >>> number(-12.34, 0.56, 1), number(-0.04, math.nan, 1)
+    ('−12.3 ± 0.6', '0.0 ± n/a')
     """
-    return f"{mean:.{digits}f} ± {'n/a' if math.isnan(half) else f'{half:.{digits}f}'}".replace("-", "−")
+    return f"{mean:z.{digits}f} ± {'n/a' if math.isnan(half) else f'{half:.{digits}f}'}".replace("-", "−")
 
 
 def digits(values: "pd.Series[float]") -> int:
