@@ -331,15 +331,20 @@ def test_one_network_serves_the_listed_dimensions(k: int) -> None:
 
 def test_limits_tell_a_mute_head_from_an_able_one() -> None:
     """A zero head says the same whatever it is given; with free parameters the same images teach something."""
+
+    def losses(made: Any) -> dict[str, float]:
+        given, unseen = limits.halves(images(60) * 0.2)
+        return {name: limits.judged(made, theta, unseen) for name, theta in limits.answers(made, given, n=16).items()}
+
     mute: Any = method("hypernetwork").requires_grad_(False)
     mute.head.weight.zero_()
     mute.head.bias.fill_(0.01)
-    found = limits.losses(mute, images(60) * 0.2, n=16)
+    found = losses(mute)
     assert found["best_hidden"] == found["best_embedding"] == found["hypernetwork"] == found["prior"]
     assert found["best_parameters"] < 0.99 * found["hypernetwork"]
     able: Any = method("hypernetwork").requires_grad_(False)
     able.head.weight.mul_(0.1)
-    found = limits.losses(able, images(60) * 0.2, n=16)
+    found = losses(able)
     assert found["best_hidden"] < 0.99 * found["hypernetwork"]
 
 

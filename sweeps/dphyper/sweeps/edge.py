@@ -119,7 +119,7 @@ def main(sweep: str, out: Path | None = None) -> None:
         out: File of the table, if it is to be kept.
     """
     rows: list[dict[str, Any]] = []
-    for method, n, task, images in tuning_images(sweep):
+    for method, n, _, task, images in tuning_images(sweep):
         for name, apply in changes().items():
             torch.manual_seed(0)
             rows.append({"task": task, "change": name, **measured(method, apply(images[: n + JUDGED]), n)})

@@ -1,11 +1,12 @@
 """What keeps the hypernetwork from the best LoRA: ``python -m dphyper.sweeps.limits sweeps/gap.yaml``.
 
-On each tuning task, whose images cost no privacy, the denoising loss of the network's own answer is set beside that of
-three fits to two thirds of the task's images, each begun at that answer and free in one place further down: the mean
-embedding, what the linear head is given, and the parameters themselves. Where the last is far better than the one
-before, the head cannot say what the task wants; where that is far better than the first, the k numbers or the trunk
-cannot. All are judged on images that no fit has seen, on the same times and noises. The fits are short and stochastic:
-each shows what can be reached at least, and may even end above where it began.
+On each tuning task, whose images cost no privacy, the network's own answer is set beside three fits to two thirds of
+the task's images, each begun at that answer and free in one place further down: the mean embedding, what the linear
+head is given, and the parameters themselves. Where the last is far better than the one before, the head cannot say what
+the task wants; where that is far better than the first, the k numbers or the trunk cannot. All are judged on the images
+that no fit has seen: by the denoising loss, on the same times and noises, which is what the fits go by, and by the
+Fréchet distance of samples, which they do not. The fits are short and stochastic: each shows what can be reached at
+least, and may even end above where it began. Few images are unseen: these distances are not those of the tables.
 
 Shapes: k embedding dimension, W width of the network, P parameters.
 """
@@ -25,9 +26,10 @@ from torch import Tensor
 
 from dphyper.bench.cli import read_sweep
 from dphyper.bench.errors import UserError
+from dphyper.bench.evaluation import Evaluator
 from dphyper.bench.runner import Runner
 from dphyper.bench.store import Store
-from dphyper.bench.target import to_unit
+from dphyper.bench.target import to_uint8, to_unit
 from dphyper.bench.tracking import Tracking
 from dphyper.methods.fitting import FitOptions, fit
 from dphyper.methods.hypernetwork import Hypernetwork
@@ -56,12 +58,10 @@ def fitted(method: Hypernetwork, decode: Callable[[Tensor], Tensor], start: Tens
     return decode(fit(through, start, images, FitOptions(**FIT, fit_learning_rate=rate), rng)).detach()
 
 
-def losses(method: Hypernetwork, images: Tensor, n: int) -> dict[str, float]:
-    """Mean denoising losses on the last third of a task's images, of which the first ``n`` are embedded."""
-    split = len(images) * 2 // 3
-    given, unseen = images[:split], images[split:][:JUDGED]
+def answers(method: Hypernetwork, given: Tensor, n: int) -> dict[str, Tensor]:
+    """Parameters of public model, prior, network and the three fits; the first ``n`` images are embedded."""
     with torch.no_grad():
-        z_1k = method.embed(images[:n]).mean(0, keepdim=True)
+        z_1k = method.embed(given[:n]).mean(0, keepdim=True)
     zero, infinite, n_1 = z_1k.new_zeros(1), z_1k.new_full((1,), math.inf), z_1k.new_full((1,), float(n))
     with torch.no_grad():
         hidden_1W = method.hidden(z_1k, zero, n_1)
@@ -74,7 +74,13 @@ def losses(method: Hypernetwork, images: Tensor, n: int) -> dict[str, float]:
     found["best_embedding"] = fitted(method, lambda z: method.decode(z, zero, n_1)[0], z_1k, given)
     found["best_hidden"] = fitted(method, lambda hidden: method.head(hidden)[0], hidden_1W, given)
     found["best_parameters"] = fitted(method, lambda theta: theta, own_P, given)
-    return {name: judged(method, theta_P, unseen) for name, theta_P in found.items()}
+    return found
+
+
+def halves(images: Tensor) -> tuple[Tensor, Tensor]:
+    """The images of a task that the fits are given, two thirds, and those on which they are judged."""
+    split = len(images) * 2 // 3
+    return images[:split], images[split:]
 
 
 @torch.no_grad()
@@ -85,8 +91,16 @@ def judged(method: Hypernetwork, theta_P: Tensor, images: Tensor) -> float:
     return float(torch.stack(means).mean())
 
 
-def tuning_images(sweep: str) -> Iterator[tuple[Hypernetwork, int, str, Tensor]]:
-    """The network of a sweep file's first `hypernetwork_sigma0` cell and its n, with each tuning task's images."""
+@torch.no_grad()
+def drawn(method: Hypernetwork, theta_P: Tensor, images: Tensor, evaluator: Evaluator) -> float:
+    """Fréchet distance of samples, from the same noise for all parameters."""
+    rng = torch.Generator(images.device).manual_seed(3)
+    samples = method.target.sample(theta_P, evaluator.protocol.num_images, rng)
+    return evaluator.scores(evaluator.features(samples), evaluator.features(to_uint8(images))).fid
+
+
+def tuning_images(sweep: str) -> Iterator[tuple[Hypernetwork, int, Evaluator, str, Tensor]]:
+    """Network, n and judge of a sweep file's first `hypernetwork_sigma0` cell, with each tuning task's images."""
     found, cells = read_sweep(sweep)
     cell = next((cell for cell in cells if cell.method == "hypernetwork_sigma0"), None)
     if cell is None:
@@ -100,7 +114,7 @@ def tuning_images(sweep: str) -> Iterator[tuple[Hypernetwork, int, str, Tensor]]
     for task in collection.select("tuning"):
         order = np.random.default_rng(cell.seed).permutation(task.indices)
         images = to_unit(np.asarray(collection.records[order], np.uint8)).to(method.device)
-        yield method, cell.n, task.id, images
+        yield method, cell.n, runner.evaluator(cell.protocol), task.id, images
 
 
 def keep(rows: list[dict[str, Any]], out: Path | None) -> None:
@@ -111,16 +125,21 @@ def keep(rows: list[dict[str, Any]], out: Path | None) -> None:
 
 
 def main(sweep: str, out: Path | None = None) -> None:
-    """Print, and write as CSV, the losses on every tuning task.
+    """Print, and write as CSV, losses and distances on every tuning task.
 
     Args:
         sweep: Sweep file with a `hypernetwork_sigma0` cell, whose collection, base model and network are used.
         out: File of the table, if it is to be kept.
     """
     rows: list[dict[str, Any]] = []
-    for method, n, task, images in tuning_images(sweep):
-        rows.append({"task": task, **losses(method, images, n)})
-        print(pd.DataFrame(rows[-1:]).to_string(index=False, header=len(rows) == 1, float_format="%.4f"), flush=True)
+    for method, n, evaluator, task, images in tuning_images(sweep):
+        given, unseen = halves(images)
+        found = answers(method, given, n)
+        losses = {name: judged(method, theta_P, unseen[:JUDGED]) for name, theta_P in found.items()}
+        distances = {name: drawn(method, theta_P, unseen, evaluator) for name, theta_P in found.items()}
+        header = not rows
+        rows += [{"task": task, "measure": "denoising_loss", **losses}, {"task": task, "measure": "fid", **distances}]
+        print(pd.DataFrame(rows[-2:]).to_string(index=False, header=header, float_format="%.4f"), flush=True)
     keep(rows, out)
 
 
