@@ -20,7 +20,7 @@ from PIL import Image
 from scipy import stats
 
 from dphyper.bench.errors import UserError
-from dphyper.bench.specs import Cell
+from dphyper.bench.specs import BaseSpec, Cell
 from dphyper.bench.store import SCHEMA, Row, Store
 from dphyper.reports import figures
 from dphyper.reports.aggregate import ALL, Section, aggregate, load, noise_quantiles, sections
@@ -195,6 +195,15 @@ def test_two_settings_of_one_method_are_two_series(tmp_path: Path) -> None:
     for rate in (0.1, 0.2):
         add(store, Cell(task="kettle", method="dp_sgd", options={"rate": rate, "x": 1}), "private", rate)
     assert {*only(store).values.query("role == 'method'")["variant"]} == {"rate=0.1", "rate=0.2"}
+
+
+def test_loras_of_two_ranks_are_two_series_and_samplers_two_sections(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for rank in (1, 4):
+        add(store, Cell(task="kettle", method="dp_sgd", base=BaseSpec(rank=rank)), "private", float(rank))
+    assert {*only(store).values.query("role == 'method'")["variant"]} == {"rank=1", "rank=4"}
+    add(store, Cell(task="kettle", method="dp_sgd", base=BaseSpec(sampling_steps=50)), "private", 1.0)
+    assert [len(section.rows) for section in sections(load(store))] == [2, 1]
 
 
 @pytest.mark.parametrize("field", ["protocol", "relation", "base_hash", "delta", "n"])

@@ -1,6 +1,6 @@
 """From rows to numbers: comparable sections, one value for each seed, intervals and paired differences.
 
-Rows are compared only inside a `Section`: one collection, protocol, base model, n, neighbouring relation and δ.
+Rows are compared only inside a `Section`: one collection, protocol, base model, sampler, n, relation and δ.
 Draws of the privacy noise are averaged inside their seed (`noise_quantiles` tells them apart); beyond that nothing is
 averaged before its seed is gone: intervals are Student's t over seeds, the mean over tasks is taken
 inside each seed first and only over seeds that finished every task, and differences are paired by seed. One
@@ -23,7 +23,7 @@ from dphyper.bench.store import Row, Store
 ALL = "all tasks"
 REAL = "real_versus_real"
 METRICS = ("fid", "kid")
-SECTION = ["collection", "protocol", "base_hash", "n", "relation", "delta"]
+SECTION = ["collection", "protocol", "base_hash", "sampling_steps", "n", "relation", "delta"]
 SERIES = ["role", "method", "variant", "embedding_dim", "private", "selection"]
 POINT = ["split", "task", *SERIES, "epsilon"]
 ROLES = {
@@ -75,8 +75,8 @@ class Section:
     Attributes:
         key: The columns of `SECTION` and their values.
         rows: The finished rows, every method at its own k, less the search trials; each has the columns of
-            `Row`, ``options`` (JSON) and ``variant`` (the options in words where one method ran with several
-            at one point, else "").
+            `Row`, ``sampling_steps``, ``options`` (JSON, the shape of the LoRA with them) and ``variant`` (the options
+            in words where one method ran with several at one point, else "").
         values: One value of these rows for each metric, point and seed; the columns are `POINT`, ``metric``,
             ``seed`` and ``value``. Task `ALL` holds the mean over tasks of a seed.
         every_k: The same, of the rows of every k.
@@ -121,14 +121,18 @@ class Section:
 
 
 def load(store: Store) -> pd.DataFrame:
-    """All rows with the options of their cells.
+    """All rows with the options, the LoRA and the sampler of their cells.
 
     Raises:
         UserError: The store has no row.
     """
     rows = store.rows().reindex(columns=[*Row.__annotations__])
-    options = [json.dumps(store.cell(cell).options, sort_keys=True) for cell in rows["cell"]]
-    return rows.assign(epsilon=rows["epsilon"].astype(float), options=options).fillna({"base_hash": ""})
+    cells = [store.cell(cell) for cell in rows["cell"]]
+    shapes = [{"rank": cell.base.rank, "convolutions": cell.base.convolutions} for cell in cells]
+    options = [json.dumps({**shape, **cell.options}, sort_keys=True) for shape, cell in zip(shapes, cells, strict=True)]
+    steps = [cell.base.sampling_steps for cell in cells]
+    rows = rows.assign(epsilon=rows["epsilon"].astype(float), options=options, sampling_steps=steps)
+    return rows.fillna({"base_hash": ""})
 
 
 def sections(rows: pd.DataFrame) -> Iterator[Section]:

@@ -117,6 +117,7 @@ def _facts(section: Section) -> list[tuple[str, str]]:
         ("Seeds", str(rows["seed"].nunique())),
         ("Images", f"{tables.counts(rows['num_images'])} against {tables.counts(rows['num_reference'])}"),
         ("Real versus real at", f"{tables.counts(rows['floor_images'])} images"),
+        ("Sampling steps", str(key["sampling_steps"])),
         ("Protocol", key["protocol"]),
     ]
 

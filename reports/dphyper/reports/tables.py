@@ -97,7 +97,7 @@ def conditions(section: Section) -> str:
         f"Collection {key['collection']}, n = {key['n']} private records, relation {key['relation']}, "
         f"δ = {key['delta']:g}; {counts(rows['num_images'])} generated images against "
         f"{counts(rows['num_reference'])} held-out real images, real versus real at {counts(rows['floor_images'])}; "
-        f"protocol {key['protocol']}."
+        f"{key['sampling_steps']} sampling steps; protocol {key['protocol']}."
     )
 
 
