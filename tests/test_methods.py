@@ -333,7 +333,7 @@ def test_limits_tell_a_mute_head_from_an_able_one() -> None:
     """A zero head says the same whatever it is given; with free parameters the same images teach something."""
 
     def losses(made: Any) -> dict[str, float]:
-        given, unseen = limits.halves(images(60) * 0.2)
+        given, unseen = limits.cut(images(60) * 0.2)
         return {name: limits.judged(made, theta, unseen) for name, theta in limits.answers(made, given, n=16).items()}
 
     mute: Any = method("hypernetwork").requires_grad_(False)

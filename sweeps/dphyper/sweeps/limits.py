@@ -77,7 +77,7 @@ def answers(method: Hypernetwork, given: Tensor, n: int) -> dict[str, Tensor]:
     return found
 
 
-def halves(images: Tensor) -> tuple[Tensor, Tensor]:
+def cut(images: Tensor) -> tuple[Tensor, Tensor]:
     """The images of a task that the fits are given, two thirds, and those on which they are judged."""
     split = len(images) * 2 // 3
     return images[:split], images[split:]
@@ -133,7 +133,7 @@ def main(sweep: str, out: Path | None = None) -> None:
     """
     rows: list[dict[str, Any]] = []
     for method, n, evaluator, task, images in tuning_images(sweep):
-        given, unseen = halves(images)
+        given, unseen = cut(images)
         found = answers(method, given, n)
         losses = {name: judged(method, theta_P, unseen[:JUDGED]) for name, theta_P in found.items()}
         distances = {name: drawn(method, theta_P, unseen, evaluator) for name, theta_P in found.items()}
