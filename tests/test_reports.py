@@ -446,6 +446,19 @@ def test_a_mean_far_above_all_others_leaves_the_frame_unless_it_is_a_floor(outli
     assert (ax.get_ylim()[1] < 900) == bool(left_out)
 
 
+def test_a_mean_beyond_the_fence_that_the_intervals_make_room_for_is_not_said_to_be_left_out() -> None:
+    rows = [("method", 50.0 + seed, math.nan) for seed in range(8)] + [
+        ("method", 84.0, math.nan),
+        ("floor", 55.0, 30.0),
+    ]
+    points = pd.DataFrame(rows, columns=["role", "mean", "half"])
+    ax = Figure().subplots()
+    assert [*figures._frame_means(ax, points)["mean"]] == [84.0]
+    # One mean further down, and the floor's interval may reach further up.
+    assert figures._frame_means(ax, points.replace({"mean": {50.0: 20.0}})).empty
+    assert ax.get_ylim()[1] > 84
+
+
 def test_gains_agree_with_a_computation_by_hand_and_harm_is_counted(section: Section) -> None:
     gained = gains(section)
     row = point(gained, metric="fid", task="kettle", method="hypernetwork", epsilon=4.0)

@@ -78,17 +78,18 @@ def _frame_means(ax: Axes, points: pd.DataFrame) -> pd.DataFrame:
     A private method's mean above Tukey's outer fence of all means would flatten every other curve and is left out.
 
     Returns:
-        The points that are left out.
+        The points above the limits.
     """
     lower, upper = points["mean"].quantile([0.25, 0.75])
     fence = max(upper + 3 * (upper - lower), points.loc[points["role"] != "method", "mean"].max())
-    outside: pd.DataFrame = points[points["mean"] > fence]
-    points = points[~(points["mean"] > fence)]
-    spread = float(np.ptp(points["mean"])) or float(points["half"].max()) or 1.0
-    reach = points["half"].fillna(0).clip(upper=spread)
-    low, high = (points["mean"] - reach).min(), (points["mean"] + reach).max()
-    ax.set_ylim(low - 0.06 * (high - low), high + 0.06 * (high - low))
-    return outside
+    framed = points[~(points["mean"] > fence)]
+    spread = float(np.ptp(framed["mean"])) or float(framed["half"].max()) or 1.0
+    reach = framed["half"].fillna(0).clip(upper=spread)
+    low, high = (framed["mean"] - reach).min(), (framed["mean"] + reach).max()
+    low, high = low - 0.06 * (high - low), high + 0.06 * (high - low)
+    ax.set_ylim(low, high)
+    above: pd.DataFrame = points[points["mean"] > high]
+    return above
 
 
 def distance_vs_epsilon(section: Section, split: str, path: Path) -> bool:
