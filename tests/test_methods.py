@@ -21,6 +21,7 @@ from torch import Tensor
 
 from dphyper.bench.catalog import DATASETS, METHODS
 from dphyper.bench.errors import PrivacyError
+from dphyper.bench.evaluation import Evaluator
 from dphyper.bench.method import Method
 from dphyper.bench.privacy import guards
 from dphyper.bench.privacy.budget import Budget, Relation
@@ -28,7 +29,7 @@ from dphyper.bench.privacy.ledger import Ledger
 from dphyper.bench.privacy.noise import NoiseSource
 from dphyper.bench.privacy.private_data import PrivateData
 from dphyper.bench.public import PublicRecords
-from dphyper.bench.specs import DataSpec
+from dphyper.bench.specs import DataSpec, Protocol
 from dphyper.bench.target import LoRADiffusion, new_scheduler, new_unet
 from dphyper.methods.hypernetwork import Novelty, Shrinkage
 from dphyper.sweeps import edge, limits
@@ -346,6 +347,15 @@ def test_limits_tell_a_mute_head_from_an_able_one() -> None:
     able.head.weight.mul_(0.1)
     found = losses(able)
     assert found["best_hidden"] < 0.99 * found["hypernetwork"]
+
+
+def test_limits_judge_samples_of_the_same_noise(tmp_path: Path) -> None:
+    made: Any = method("hypernetwork")
+    evaluator = Evaluator(Protocol(num_images=12), weights=tmp_path, device=torch.device("cpu"))
+    given, public = images(12), made.target.initial()
+    own = limits.drawn(made, public, given, evaluator)
+    assert limits.drawn(made, public, given, evaluator) == own
+    assert limits.drawn(made, public + 0.5, given, evaluator) != pytest.approx(own, rel=1e-3)
 
 
 def test_edge_measures_distance_and_losses_under_every_change(monkeypatch: pytest.MonkeyPatch) -> None:
