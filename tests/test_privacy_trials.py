@@ -520,7 +520,8 @@ def test_a_run_tells_nothing_of_the_number_of_trials_and_does_not_start_over(
 
     folder = store.directory(row["cell"])
     (folder / "row.json").unlink()
-    (folder / "theta.safetensors").unlink()  # as if killed before the release was kept
+    (folder / "theta.safetensors").unlink()  # as if killed before the result was kept
+    np.save(folder / "generator.npy", torch.Generator().get_state().numpy())
     row = run()
     assert row["status"] == "failed"
     assert "role 'learning rate' is charged already" in row["error"]

@@ -190,10 +190,11 @@ def test_search_trials_on_tuning_tasks_are_left_out_and_counted(tmp_path: Path) 
     assert point(section.values, metric="fid", task="chair", role="method")["value"] == 20.0
 
 
-def test_two_settings_of_one_method_are_two_series(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seeds", [(0, 0), (0, 1)])
+def test_two_settings_of_one_method_are_two_series(tmp_path: Path, seeds: tuple[int, int]) -> None:
     store = Store(tmp_path)
-    for rate in (0.1, 0.2):
-        add(store, Cell(task="kettle", method="dp_sgd", options={"rate": rate, "x": 1}), "private", rate)
+    for rate, seed in zip((0.1, 0.2), seeds, strict=True):
+        add(store, Cell(task="kettle", method="dp_sgd", options={"rate": rate, "x": 1}, seed=seed), "private", rate)
     assert {*only(store).values.query("role == 'method'")["variant"]} == {"rate=0.1", "rate=0.2"}
 
 
@@ -324,11 +325,27 @@ def test_missing_rows_are_named(tmp_path: Path) -> None:
 
 
 def test_sanity_flags_overspending_and_the_impossible(tmp_path: Path, section: Section) -> None:
-    store = fill(Store(tmp_path), winning, seeds=2, fid_floor=55.0)
+    store = fill(Store(tmp_path / "bad"), winning, seeds=2, kid_floor=0.065)
     add(store, Cell(task="kettle", seed=5, embedding_dim=8), "private", 42.0, epsilon_spent=1.1)
-    assert "bad: Rows that spent more than their budget: 1" in told(only(store), "Sanity")
-    assert "bad: Below real versus real" in told(only(store), "Sanity")
+    sanity = told(only(store), "Sanity")
+    assert "bad: Rows that spent more than their budget: 1" in sanity
+    (below,) = (line for line in sanity.splitlines() if line.startswith("bad: Below real versus real"))
+    assert "Hypernetwork, k = 8" in below
+    assert "DP-SGD" not in below
     assert "good: No row shown here spent more" in told(section, "Sanity")
+    # The Fréchet floor, at half the images, is above what perfect samples have: being below it convicts nobody.
+    biased = told(only(fill(Store(tmp_path / "biased"), winning, seeds=2, fid_floor=55.0)), "Sanity")
+    assert "good: No method is shown below real versus real" in biased
+
+
+def test_sanity_tells_trainings_of_a_public_phase_apart(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for seed, seconds in enumerate((12.5, 12.5, 13.5)):
+        if seed == 2:
+            assert "trainings" not in told(only(store), "Sanity")
+        add(store, Cell(task="kettle", seed=seed, embedding_dim=8), "private", 9.0 + seed, seconds_public=seconds)
+    assert "open: The cells of Hypernetwork, k = 8" in told(only(store), "Sanity")
+    assert "from 2 trainings of its public phase" in told(only(store), "Sanity")
 
 
 def test_a_paired_difference_is_the_t_interval_of_the_pairs(section: Section) -> None:
@@ -490,6 +507,19 @@ def test_share_of_the_gap_agrees_with_a_computation_by_hand(section: Section) ->
     assert len(re.findall(r"\| kettle \|.*\| Hypernetwork, k = 8 .*0\.27 ± ", table)) == 1
 
 
+def test_share_of_the_gap_is_taken_on_the_seeds_of_the_method(tmp_path: Path) -> None:
+    """A rival that ran on the seed with the small gap only is not measured by the great gap of the others."""
+    store = Store(tmp_path)
+    for seed, ceiling in enumerate((50.0, 20.0, 20.0)):
+        for method, fid in {"public_only": 60.0, "nonprivate_lora": ceiling, "hypernetwork": ceiling + 5}.items():
+            add(store, Cell(task="kettle", method=method, seed=seed, epsilon=1.0), "private", fid)
+    add(store, Cell(task="kettle", method="dp_sgd", seed=0, epsilon=1.0), "private", 55.0)
+    closed = gap_closed(only(store))
+    own, rival = (point(closed, metric="fid", task="kettle", method=name) for name in ("hypernetwork", "dp_sgd"))
+    assert (own["closed"], own["gap"], own["seeds"]) == (pytest.approx(25 / 30), pytest.approx(30.0), 3)
+    assert (rival["closed"], rival["gap"], rival["seeds"]) == (pytest.approx(0.5), pytest.approx(10.0), 1)
+
+
 def test_share_of_the_gap_needs_its_controls_and_a_gap(tmp_path: Path) -> None:
     levels = {"hypernetwork": 0.30, "public_only": 0.40, "nonprivate_lora": 0.20}
 
@@ -594,8 +624,8 @@ def test_draws_of_the_noise_are_averaged_inside_a_seed_and_shown_by_quantiles(tm
     shown = point(aggregate(section.values), metric="fid", method="hypernetwork", task="kettle")
     assert (shown["mean"], shown["seeds"]) == (80.0, 2)  # of the seeds' means 30 and 130, not of six draws
     (found,) = noise_quantiles(section).to_dict("records")
-    centred = [80.0 + x for x in (-20, -10, 30, -20, 0, 20)]
-    assert (found["draws"], found["mean"], found["worst"]) == (6, 80.0, 110.0)
+    centred = [80.0 + 1.5**0.5 * x for x in (-20, -10, 30, -20, 0, 20)]
+    assert (found["draws"], found["mean"], found["worst"]) == (6, 80.0, pytest.approx(80 + 30 * 1.5**0.5))
     assert [found[q] for q in ("q10", "q50", "q90")] == pytest.approx(np.quantile(centred, [0.1, 0.5, 0.9]))
     folder = write_report(store, tmp_path / "report").parent
     assert "| kettle | Hypernetwork, k = 8 | ε = 1 | 80.0 |" in next(folder.glob("*/noise_draws.md")).read_text()

@@ -56,7 +56,9 @@ class Scores:
 
 @dataclass(frozen=True)
 class Floor:
-    """Distances between two disjoint parts of the reference: what perfect samples score.
+    """Distances between two disjoint parts of the reference: what perfect samples score at these numbers of images.
+
+    The Fréchet distance falls with the number of images, so that more samples, or a whole reference, score less.
 
     Attributes:
         fid: As in `Scores`.

@@ -35,7 +35,7 @@ from torch import Tensor
 
 from dphyper.bench import pretraining, target
 from dphyper.bench.catalog import DATASETS, METHODS, canonical
-from dphyper.bench.errors import UserError
+from dphyper.bench.errors import PrivacyError, UserError
 from dphyper.bench.evaluation import Evaluator
 from dphyper.bench.method import Method
 from dphyper.bench.privacy.budget import Budget, Relation
@@ -293,9 +293,11 @@ class Runner:
         evaluator = self.evaluator(cell.protocol)
         reference = self._features(cell, draw.reference)
         scores = evaluator.scores(evaluator.features(images), reference)
-        public = f"the public and tuning tasks of {collection.name}"
+        tuning = collection.task(cell.task).split == "tuning"
+        public = f"the public {'' if tuning else 'and tuning '}tasks of {collection.name}"
         floor = evaluator.floor(reference, seed=cell.seed)
         return {
+            "private": method.private and ledger.private,
             "epsilon_spent": ledger.spent(),
             "fid": scores.fid,
             "kid": scores.kid,
@@ -321,26 +323,34 @@ class Runner:
     def _adapt(self, cell: Cell, method: Method, draw: Draw, folder: Path) -> tuple[Tensor, Ledger]:
         """Parameters and ledger of a cell, from an earlier run of it where that got so far."""
         budget = Budget(epsilon=cell.epsilon, delta=cell.delta, relation=Relation(cell.relation))
-        kept, path = folder / "theta.safetensors", folder / "ledger.json"
+        kept, path, secret = (folder / name for name in ("theta.safetensors", "ledger.json", "generator.npy"))
         ledger = Ledger.open(path, budget)
         if kept.exists():
+            secret.unlink(missing_ok=True)
             return load_file(kept, device=str(self.device))["theta"], ledger
-        if any(charge.output is None for charge in ledger.charges) and not ledger.has_selection:
-            # An attempt that was interrupted between its first draw and its last: nothing of it was kept or seen,
-            # so the cell starts over, and the old ledger stays as a witness. A private selection does not: long
-            # ones are interrupted more often, so that those which end would not have the law that is charged.
-            path.replace(folder / "ledger.aborted.json")
-            ledger = Ledger.open(path, budget)
+        interrupted = ledger.to_json()
+        if ledger.forget_unseen():
+            write_json(folder / "ledger.interrupted.json", interrupted)
         noise = _noise(cell)
         records = to_unit(np.asarray(draw.records, np.uint8)).to(self.device)
         private = PrivateData(records, n=cell.n, ledger=ledger, noise=noise)
         # Who knew the times and noises of a private loss would know more than is accounted for: they are part of what
         # a record's gradient is, and a published seed gives them to the attacker.
         rng = noise.generator() if method.private else _generator(cell.seed, "adaptation")
+        # A run that goes on from releases that were kept must meet the random numbers that led to them.
+        if not ledger.charges:
+            np.save(secret, rng.get_state().numpy())
+        elif not secret.exists():
+            raise PrivacyError(
+                f"'{path}' has releases, but the state of the generator that led to them ('{secret.name}') is gone: "
+                f"delete the folder to start over, and keep nothing of it"
+            )
+        rng.set_state(torch.from_numpy(np.load(secret)))
         theta = method.adapt(private, budget, rng)
         if not ledger.charges:
             write_json(path, ledger.to_json())
         save_file({"theta": theta.contiguous()}, kept)
+        secret.unlink()
         return theta, ledger
 
     def _features(self, cell: Cell, images: NDArray[Any]) -> NDArray[np.float32]:

@@ -131,6 +131,8 @@ def load(spec: DataSpec) -> Collection:
 def _render(files: list[Path], size: int, archive: Path) -> None:
     """Write the archive of concepts (see the module ``npz``), (N, size, size) uint8, white on black.
 
+    Which icons are drawn, `PER_CONCEPT` at most of each concept, is settled over all concepts, before any is private.
+
     Raises:
         UserError: resvg-py is missing, or an icon cannot be drawn.
     """

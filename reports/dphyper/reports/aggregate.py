@@ -169,8 +169,9 @@ def _without_trials(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _named_variants(rows: pd.DataFrame) -> pd.DataFrame:
     rows = rows.assign(variant="")
-    identity = [*(column for column in POINT if column != "variant"), "seed"]
-    for method in rows.loc[rows.duplicated(identity), "method"].unique():
+    # Whatever the seeds: those of one point with other options would be averaged.
+    several = rows.groupby([column for column in POINT if column != "variant"])["options"].transform("nunique") > 1
+    for method in rows.loc[several, "method"].unique():
         mine = rows["method"] == method
         options = {text: json.loads(text) for text in rows.loc[mine, "options"].unique()}
         names = sorted({name for given in options.values() for name in given})
@@ -244,7 +245,8 @@ def noise_quantiles(section: Section) -> pd.DataFrame:
 
     One row for each private task, series and ε with several draws: ``draws`` (of all seeds), ``mean``, the quantiles
     ``q10``, ``q50``, ``q90`` and the ``worst``, of the distances after each seed's mean is moved to the common mean, so
-    that what differs between seeds does not enter.
+    that what differs between seeds does not enter; deviations from the mean of m draws are widened by √(m / (m − 1)),
+    since that mean has moved towards them.
     """
     rows = section.rows[(section.rows["split"] == "private") & np.isfinite(section.rows["epsilon"])]
     found = []
@@ -254,7 +256,9 @@ def noise_quantiles(section: Section) -> pd.DataFrame:
         if several.empty:
             continue
         mean = float(per_seed.mean().mean())
-        centred = several["fid"] - several.groupby("seed")["fid"].transform("mean") + mean
+        own = several.groupby("seed")["fid"]
+        size = own.transform("size")
+        centred = (several["fid"] - own.transform("mean")) * np.sqrt(size / (size - 1)) + mean
         found.append((*key, len(several), mean, *centred.quantile([0.1, 0.5, 0.9]), centred.max()))
     return pd.DataFrame(found, columns=[*POINT, "draws", "mean", "q10", "q50", "q90", "worst"])
 

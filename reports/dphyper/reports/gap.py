@@ -3,7 +3,8 @@
 The share is (z − m) / (z − c): m is the method, c the non-private LoRA and z the better of what uses no private
 record: the public model, or the public mean (the lower mean over seeds). 1 is as good as no privacy, 0 as good as no
 private record, below 0 worse. Differences are paired by seed and have their 95% Student-t interval; the gap that a
-share is divided by is the mean over seeds, taken as known, so that one seed with a small gap does not decide the mean.
+share is divided by is the mean over the same seeds, taken as known, so that one seed with a small gap does not decide
+the mean.
 Where the ceiling is not below z there is no gap and no number. The mean of several tasks is the gap of the means, not
 the mean of the gaps' shares. Beside the distance stands the denoising loss, which sampling does not blur.
 """
@@ -26,19 +27,18 @@ MEASURES = ("denoising_loss", "fid")
 def gap_closed(section: Section) -> pd.DataFrame:
     """One row for each metric of `MEASURES` and point that has a gap.
 
-    Columns: ``metric``, those of `POINT`, ``closed``, ``half`` (NaN below two seeds), ``seeds`` (that z and the method
-    both have), ``zero`` (which method z is) and ``gap`` (z − c, in units of the metric).
+    Columns: ``metric``, those of `POINT`, ``closed``, ``half`` (NaN below two seeds), ``seeds`` (that z, c and the
+    method all have), ``zero`` (which method z is) and ``gap`` (z − c on these seeds, in units of the metric).
     """
     rows = []
     for _, place in _measured(section).groupby(["metric", "split", "task", "epsilon"]):
         zero, ceiling = _lowest(place[place["method"].isin(ZEROS)]), _lowest(place[place["method"] == CEILING])
-        gap = paired(zero, ceiling).mean
-        if not gap > 0:  # nor where one of them was not run
-            continue
         others = place[~place["method"].isin([*ZEROS, CEILING]) & (place["role"] != "reference")]
         for key, points in others.groupby(["metric", *POINT]):
-            gain: Interval = paired(zero, points)
-            if gain.seeds:
+            common = points[points["seed"].isin(zero["seed"]) & points["seed"].isin(ceiling["seed"])]
+            gain: Interval = paired(zero, common)
+            gap = paired(zero[zero["seed"].isin(common["seed"])], ceiling).mean
+            if gap > 0:  # which it is not, either, where one of the three was not run
                 rows.append((*key, gain.mean / gap, gain.half / gap, gain.seeds, zero["method"].iloc[0], gap))
     return pd.DataFrame(rows, columns=["metric", *POINT, "closed", "half", "seeds", "zero", "gap"])
 

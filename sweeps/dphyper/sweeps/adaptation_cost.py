@@ -1,10 +1,10 @@
 """What adapting to one private dataset costs: ``python -m dphyper.sweeps.adaptation_cost sweeps/hypernetwork.yaml``.
 
 The methods of a sweep file adapt side by side to the same tuning task, whose records cost no privacy, each in a process
-of its own: seconds of the fastest of several adaptations, and how far the process's peak memory rose above what model
-and data take. Public phases come from the cache, and are trained first where they are missing. Sampling and evaluation,
-which are the same for every method, are left out. Numbers of one small U-Net on this machine; with a larger model every
-gradient costs more, and so do the activations that it keeps.
+of its own: seconds of the fastest of several adaptations, and how far the process's peak memory rose above what it held
+when they began, model and data (Linux only). Public phases come from the cache, and are trained first where they are
+missing. Sampling and evaluation, which are the same for every method, are left out. Numbers of one small U-Net on this
+machine; with a larger model every gradient costs more, and so do the activations that it keeps.
 """
 
 import dataclasses
@@ -70,6 +70,8 @@ def measure(cell: Cell, performance: Performance, store: str, repetitions: int) 
     method, _ = runner.method(cell)
     budget = Budget(epsilon=cell.epsilon, delta=cell.delta, relation=Relation(cell.relation))
     records = to_unit(np.asarray(draw.records, np.uint8)).to(runner.device)
+    # Loading took more than it left: without this, an adaptation could hide below that peak. 5 resets it (proc(5)).
+    Path("/proc/self/clear_refs").write_text("5")
     before, seconds = _peak(), []
     with tempfile.TemporaryDirectory() as folder:
         for number in range(repetitions):
@@ -82,7 +84,7 @@ def measure(cell: Cell, performance: Performance, store: str, repetitions: int) 
 
 
 def _peak() -> int:
-    """Greatest resident memory of this process in MiB so far; on Linux, whose unit is the KiB."""
+    """Greatest resident memory of this process in MiB since it was reset; on Linux, whose unit is the KiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 

@@ -3,7 +3,7 @@
 Every charge is written down, and to disk where the ledger has a path, *before* any noise is drawn; a charge that
 would exceed the budget raises and leaves the ledger as it was. A role is charged once: a run that is resumed gets
 the stored output of a release that was completed, and an error for one that was interrupted, never a second draw
-with fresh noise. The JSON form (``docs/ledger.md``) suffices to derive ε again without running anything.
+with fresh noise; `forget_unseen` takes back what died unseen. The JSON form (``docs/ledger.md``) suffices to derive ε again without running anything.
 
 What it does not guarantee: that the run had no other access to the records. `PrivateData` sees to that.
 """
@@ -176,6 +176,20 @@ class Ledger:
                     raise PrivacyError(f"role '{role}' was released by {charge.mechanism}, not by {mechanism}")
                 return charge.output
         return None
+
+    def forget_unseen(self) -> bool:
+        """Take back the charges whose releases nobody can have seen, and say whether there were any.
+
+        For a run that was interrupted and starts over: a release whose numbers were not kept died with its process, so
+        that drawing it again is no second release of anything. Those that were kept stay charged and are used again. A
+        private selection is never taken back: long ones are interrupted more often, so that those which end would not
+        have the law that is charged.
+        """
+        unseen = [c for c in self.charges if c.output is None and not isinstance(c.mechanism, BestOfTrials)]
+        if unseen:
+            self.charges = [charge for charge in self.charges if charge not in unseen]
+            self._write()
+        return bool(unseen)
 
     def spent(self) -> float:
         """ε of all charges together at the budget's δ, agreed on by two accountants; 0 without a charge."""

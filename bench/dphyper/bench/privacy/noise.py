@@ -23,6 +23,9 @@ from scipy.special import ndtri
 
 from dphyper.bench.errors import UserError
 
+# Where torch keeps the key of a CPU generator's Mersenne Twister in its state: after seed, counters and position.
+_TWISTER_KEY, _TWISTER_WORDS = 24, 624
+
 
 class NoiseSource:
     """A stream of random bytes, read as uniform and Gaussian numbers. Build it by `os`, or by `reproducible` in tests.
@@ -76,12 +79,17 @@ class NoiseSource:
         return np.asarray(sign * std * ndtri(tail), dtype=np.float64)
 
     def generator(self) -> torch.Generator:
-        """A torch generator seeded from the stream, for the randomness of private losses: as secret as the noise.
+        """A torch generator whose whole state comes from the stream, for the randomness of private losses.
 
-        A Mersenne Twister of 53 secret bits. It hides which times and noises a loss met; the noise that protects
-        records never comes from it.
+        It hides which times and noises a loss met; the noise that protects records never comes from it. The state is
+        written word by word because torch's own seeding keeps 32 bits, which an attacker who knows all other records
+        could try one after the other. A Mersenne Twister is no cipher: its numbers must stay inside the losses.
         """
-        return torch.Generator().manual_seed(int(self.uniform(1)[0] * 2**53))
+        generator = torch.Generator().manual_seed(0)
+        state = generator.get_state()
+        words = self._words(_TWISTER_WORDS) >> np.uint64(32)
+        state[_TWISTER_KEY : _TWISTER_KEY + words.nbytes] = torch.from_numpy(words.view(np.uint8))
+        return generator.set_state(state)
 
     def discrete_gaussian(self, shape: int | tuple[int, ...], std: float) -> NDArray[np.int64]:
         """Independent integers with probability proportional to exp(-x² / 2 std²), exactly, by OpenDP.

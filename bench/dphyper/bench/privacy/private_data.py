@@ -223,9 +223,6 @@ class PrivateData:
     def _one_sum(
         self, fn: PerRecord, mechanism: OneShotMean | NoisyHistogram, role: str, dimension: int | None = None
     ) -> Tensor:
-        stored = self.ledger.output(role, mechanism)
-        if stored is not None:
-            return torch.tensor(stored, dtype=torch.float64)
         return next(iter(self._noisy_sums(fn, mechanism, role, dimension)))
 
     def __getattr__(self, name: str) -> NoReturn:
@@ -269,6 +266,9 @@ def _charged_sums(
         null_row = _rows(fn, records.new_zeros(1, *records.shape[1:]))
         if dimension not in (None, null_row.shape[1]):
             raise UserError(f"role '{role}': a record gives {null_row.shape[1]} numbers, expected {dimension}")
+        stored = ledger.output(role, mechanism)
+        if stored is not None:
+            return iter([torch.tensor(stored, dtype=torch.float64, device=null_row.device)])
         ledger.charge(mechanism, role)
         return draw(fn, mechanism, role, null_row)
 
