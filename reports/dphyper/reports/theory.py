@@ -2,7 +2,8 @@
 
 Every number here is computed from the rows that `dphyper.sweeps.theory` wrote; no curve is fitted to look like the
 theory, whose constants come from the sweep's own closed forms. Intervals are 95 %: of slopes from Student's t on the
-residuals of the regression, of means and crossings from the bootstrap over data sets. A slope is of log mean excess
+residuals of the regression, of means and crossings from Student's t over worlds, since the data sets of a world share
+its subspace, its public data and what was learned from them. A slope is of log mean excess
 risk on log2 of the axis, so that a law with two terms shows a slope between theirs; the slope of the theory's own sum
 at the same points stands beside it. No torch is imported.
 """
@@ -20,6 +21,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import stats
 
+from dphyper.reports.aggregate import interval
 from dphyper.reports.figures import FONT, TEXT_WIDTH
 from dphyper.reports.style import Look
 
@@ -67,7 +69,6 @@ LAW = {
 }
 RIVAL = "dp_sgd"
 CHALLENGERS = ("hypernetwork", "hypernetwork_shrunk", "hypernetwork_learned")
-RESAMPLES = 1000
 
 
 def slope(axis: NDArray[np.float64], value: NDArray[np.float64]) -> tuple[float, float, float]:
@@ -88,20 +89,17 @@ def slope(axis: NDArray[np.float64], value: NDArray[np.float64]) -> tuple[float,
 
 
 def summary(runs: pd.DataFrame) -> pd.DataFrame:
-    """Mean, median, 95 % interval of the mean (bootstrap over data sets) and number of runs by point and method."""
-    rng = np.random.default_rng(0)
+    """Mean, median, 95 % interval of the mean over worlds and number of runs by point and method."""
     rows = []
     for key, group in runs.groupby([*POINT, "method"], sort=True):
-        sets = group.groupby(["world", "task"])[["excess", "excess_noiseless"]].mean()
-        means = sets["excess"].to_numpy()[rng.integers(len(sets), size=(RESAMPLES, len(sets)))].mean(1)
-        low, high = np.quantile(means, [0.025, 0.975])
+        mean, half, _ = interval(group.groupby("world")["excess"].mean())
         rows.append(
             {
                 **dict(zip([*POINT, "method"], key, strict=True)),
-                "mean": group["excess"].mean(),
+                "mean": mean,
                 "median": group["excess"].median(),
-                "low": low,
-                "high": high,
+                "low": mean - half,
+                "high": mean + half,
                 "noiseless": group["excess_noiseless"].mean(),
                 "moved": group["moved"].mean(),
                 "runs": len(group),
@@ -160,10 +158,9 @@ def crossing(x: NDArray[np.float64], gap: NDArray[np.float64]) -> float:
 def crossings(runs: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
     """Where the hypernetwork stops beating tuned DP-SGD in all of R^d: in the angle and in the public tasks.
 
-    Risks are compared data set by data set, public tasks on a log2 scale. The interval is the bootstrap's over data
-    sets; resamples without a crossing are counted in ``no_crossing``.
+    Mean risks are compared, public tasks on a log2 scale. The interval is that of the crossings of the single worlds;
+    there is none where a world never crosses, and ``no_crossing`` is the share of such worlds.
     """
-    rng = np.random.default_rng(0)
     rows = []
     for axis in ("angle", "public_tasks"):
         for line in _lines(points, axis):
@@ -171,42 +168,38 @@ def crossings(runs: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
             scale = np.log2(x) if axis == "public_tasks" else x
             for method in CHALLENGERS:
                 here = line[POINT].merge(runs[runs["method"].isin([method, RIVAL])], on=POINT)
-                table = here.pivot_table(index=["world", "task"], columns=[axis, "method"], values="excess")
+                table = here.pivot_table(index="world", columns=[axis, "method"], values="excess")
                 if method not in table.columns.get_level_values(1) or len(table.columns) < 2 * len(x):
                     continue
-                gap_sx = (table.xs(method, axis=1, level=1) - table.xs(RIVAL, axis=1, level=1))[x].to_numpy()
-                best = crossing(scale, gap_sx.mean(0))
-                drawn = rng.integers(len(gap_sx), size=(RESAMPLES, len(gap_sx)))
-                found = np.array([crossing(scale, gap_sx[sample].mean(0)) for sample in drawn])
-                known = found[np.isfinite(found)]
-                ends = np.full(2, math.nan) if math.isnan(best) else np.quantile(known, [0.025, 0.975])
-                values = np.array([best, *ends])
+                gaps = table.xs(method, axis=1, level=1) - table.xs(RIVAL, axis=1, level=1)
+                gap_wx = np.asarray(gaps[x], float)
+                found = np.array([crossing(scale, gap_x) for gap_x in gap_wx])
+                mean, half, _ = interval(found)
+                values = np.array([crossing(scale, gap_wx.mean(0)), mean - half, mean + half])
                 if axis == "public_tasks":
                     values = 2**values
                 rows.append(
                     {"axis": axis, **{name: line[name].iloc[0] for name in POINT if name != axis}, "method": method}
                     | dict(zip(("crossing", "low", "high"), values.tolist(), strict=True))
-                    | {"no_crossing": float(np.isnan(found).mean()), "wins_at_start": bool(gap_sx.mean(0)[0] < 0)}
+                    | {"no_crossing": float(np.isnan(found).mean()), "wins_at_start": bool(gap_wx.mean(0)[0] < 0)}
                 )
     return pd.DataFrame(rows)
 
 
 def learned_against_analytic(runs: pd.DataFrame) -> pd.DataFrame:
-    """Ratio of mean risks, learned over analytic form, at each point without misalignment, with a 95 % interval."""
-    rng = np.random.default_rng(0)
+    """Mean risks of both forms at each point without misalignment, and the worlds' ratios: geometric mean, interval."""
     rows = []
     pair = runs[(runs["angle"] == 0) & runs["method"].isin(["hypernetwork", "hypernetwork_learned"])]
     for (n, epsilon, *_), group in pair.groupby(
         ["n", "epsilon", *(name for name in POINT if name not in ("n", "epsilon"))]
     ):
-        sets = group.pivot_table(index=["world", "task"], columns="method", values="excess")
-        if sets.shape[1] == 2:
-            drawn = sets.to_numpy()[rng.integers(len(sets), size=(RESAMPLES, len(sets)))].mean(1)
-            low, high = np.quantile(drawn[:, 1] / drawn[:, 0], [0.025, 0.975])
-            analytic, own = sets.mean()
+        worlds = group.pivot_table(index="world", columns="method", values="excess")
+        if worlds.shape[1] == 2:
+            mean, half, _ = interval(np.log(worlds["hypernetwork_learned"] / worlds["hypernetwork"]))
             rows.append(
-                {"n": n, "epsilon": epsilon, "analytic": analytic, "learned": own}
-                | {"ratio": own / analytic, "low": low, "high": high}
+                {"n": n, "epsilon": epsilon, "analytic": worlds["hypernetwork"].mean()}
+                | {"learned": worlds["hypernetwork_learned"].mean()}
+                | {"ratio": math.exp(mean), "low": math.exp(mean - half), "high": math.exp(mean + half)}
             )
     return pd.DataFrame(rows)
 
@@ -278,7 +271,7 @@ def latex(fits: pd.DataFrame) -> str:
     """The exponents as a LaTeX table (booktabs), one line by axis, line and method."""
     names = {"n": "$n$", "epsilon": r"$\varepsilon$", "d": "$d$", "k": "$k$"}
 
-    def interval(row: Mapping[Any, Any], name: str) -> str:
+    def ends(row: Mapping[Any, Any], name: str) -> str:
         if math.isnan(row[name]):
             return "--"
         return f"${row[name]:.2f}\\ [{row[f'{name}_low']:.2f}, {row[f'{name}_high']:.2f}]$"
@@ -291,8 +284,8 @@ def latex(fits: pd.DataFrame) -> str:
     ]
     for row in fits.to_dict("records"):
         fixed = ", ".join(f"{names[a]}$={row[a]:g}$" for a in ("n", "epsilon") if a != row["axis"])
-        cells = [names[row["axis"]], fixed, LOOKS[row["method"]].label, interval(row, "total")]
-        cells += [f"${row['theory_total']:.2f}$", interval(row, "privacy"), f"${row['theory_privacy']:.2f}$"]
+        cells = [names[row["axis"]], fixed, LOOKS[row["method"]].label, ends(row, "total")]
+        cells += [f"${row['theory_total']:.2f}$", ends(row, "privacy"), f"${row['theory_privacy']:.2f}$"]
         lines.append(" & ".join([*cells, f"${row['exponent']}$"]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 

@@ -3,7 +3,8 @@
 Every charge is written down, and to disk where the ledger has a path, *before* any noise is drawn; a charge that
 would exceed the budget raises and leaves the ledger as it was. A role is charged once: a run that is resumed gets
 the stored output of a release that was completed, and an error for one that was interrupted, never a second draw
-with fresh noise; `forget_unseen` takes back what died unseen. The JSON form (``docs/ledger.md``) suffices to derive ε again without running anything.
+with fresh noise; `forget_unseen` takes back what died unseen. The JSON form (``docs/ledger.md``) suffices to derive ε
+again without running anything.
 
 What it does not guarantee: that the run had no other access to the records. `PrivateData` sees to that.
 """
