@@ -130,9 +130,9 @@ def results(section: Section, split: str, tasks: list[str], label: str) -> Table
         caption=(
             f"{what} (lower is better) of the {split} tasks, mean ± half of the 95% Student-t interval over seeds; "
             "n/a: one seed, no interval. Bold: the best private number of a column and those whose difference to it, "
-            "paired by seed, has a 95% interval that includes 0, with no correction for many comparisons; numbers "
-            f"of one seed are never bold. {DAGGER}: no privacy guarantee, never bold. Methods that know no ε stand "
-            f"in every column. {conditions(section)}"
+            "paired by seed, has a 95% interval that includes 0, with no correction for many comparisons: with few "
+            f"seeds, a method that scatters is tied too; numbers of one seed are never bold. {DAGGER}: no privacy "
+            f"guarantee, never bold. Methods that know no ε stand in every column. {conditions(section)}"
         ),
         label=label,
     )
@@ -198,8 +198,9 @@ def noise_draws(section: Section, label: str) -> Table | None:
         bold=pd.DataFrame(False, index=index, columns=cells.columns),
         caption=(
             f"{distance('fid', section.extractor)} over draws of the privacy noise, on the same private records: "
-            "quantiles of all draws after each seed's mean was moved to the common mean. A method that releases once "
-            f"stakes everything on one draw. {conditions(section)}"
+            "quantiles of all draws after each seed's mean was moved to the common mean and deviations from the mean of "
+            "m draws were widened by √(m / (m − 1)). A method that releases once stakes everything on one draw. "
+            f"{conditions(section)}"
         ),
         label=label,
         environment="longtable",
