@@ -79,8 +79,8 @@ def gap_table(section: Section, closed: pd.DataFrame, label: str) -> Table:
         "Share of the gap that a method closes: (z − method) / (z − non-private LoRA), z the better of public only "
         "and public mean; 1 is as good as no privacy, 0 as good as no private record. Mean ± half of the 95% "
         "Student-t interval of the numerator, paired by seed, over the mean gap; n/a: one seed, no interval. Tasks "
-        "where the non-private LoRA is not better than z have no gap and no row; in a mean of tasks those with the widest "
-        "gaps weigh most.",
+        "where the non-private LoRA is not better than z have no gap and no row; in a mean of tasks those with the "
+        "widest gaps weigh most.",
         label,
     )
 

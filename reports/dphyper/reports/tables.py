@@ -198,8 +198,8 @@ def noise_draws(section: Section, label: str) -> Table | None:
         bold=pd.DataFrame(False, index=index, columns=cells.columns),
         caption=(
             f"{distance('fid', section.extractor)} over draws of the privacy noise, on the same private records: "
-            "quantiles of all draws after each seed's mean was moved to the common mean and deviations from the mean of "
-            "m draws were widened by √(m / (m − 1)). A method that releases once stakes everything on one draw. "
+            "quantiles of all draws after each seed's mean was moved to the common mean and deviations from the mean "
+            "of m draws were widened by √(m / (m − 1)). A method that releases once stakes everything on one draw. "
             f"{conditions(section)}"
         ),
         label=label,
