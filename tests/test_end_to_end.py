@@ -1,6 +1,7 @@
 """The main path on the 8×8 digits: plan, sweep, kill, resume, report; and what a user may do wrong on the way."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -173,6 +174,14 @@ def test_secure_noise_is_what_the_ledger_says(sweep_file: SweepFile, tmp_path: P
         assert ledger["noise"] == {"source": "os", "sampler": "discrete"}
         assert "exact discrete Gaussian on a grid" in row.statement
     assert rows["private"].all()
+
+
+def test_a_private_method_without_a_budget_claims_nothing(sweep_file: SweepFile, tmp_path: Path) -> None:
+    cell = {"reproducible_noise": False, "epsilon": math.inf}
+    assert dphyper("sweep", "run", sweep_file(cell=cell, grid=[{"method": ["dp_sgd", "public_only"]}])) == 0
+    rows = Store(tmp_path / "store").rows().set_index("method")
+    assert rows["private"].to_dict() == {"dp_sgd": False, "public_only": True}
+    assert rows["statement"]["dp_sgd"].startswith("No privacy guarantee: private records were used without noise")
 
 
 def test_failed_cell_is_a_row_and_is_retried(sweep_file: SweepFile, tmp_path: Path) -> None:

@@ -281,6 +281,8 @@ def test_statement_names_unit_relation_budget_mechanism_noise_and_public_data(re
         "operating system's entropy",
         "Taken as public: a font collection",
         "public tasks held out for tuning",
+        "other runs on the same records add to it",
+        "held-out records of the same family",
     ):
         assert part in text
     assert ("n = 128" in text) is (relation is not Relation.ADD_OR_REMOVE_ONE)
@@ -310,6 +312,7 @@ def test_statement_claims_nothing_that_the_ledger_does_not_support() -> None:
         assert text.startswith("No privacy guarantee: ")
         assert reason in text
         assert "differentially private" not in text
+        assert "The guarantee" not in text
     untouched = run(Cell(task="8", epsilon=math.inf), None)
     assert privacy_statement(cell, untouched, "fixed", "digits").startswith("The output depends on no private record")
 

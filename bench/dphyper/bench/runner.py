@@ -297,7 +297,7 @@ class Runner:
         public = f"the public {'' if tuning else 'and tuning '}tasks of {collection.name}"
         floor = evaluator.floor(reference, seed=cell.seed)
         return {
-            "private": method.private and ledger.private,
+            "private": method.private and not cell.reproducible_noise and ledger.private,
             "epsilon_spent": ledger.spent(),
             "fid": scores.fid,
             "kid": scores.kid,

@@ -168,7 +168,8 @@ class PrivateData:
                 record only. It is first called on one all-zero record, to learn p before anything is charged,
                 and never on none.
             mechanism: Calibrated.
-            role: Name of the release in the ledger.
+            role: Name of the release in the ledger. If the ledger holds its output, as it does of a single step, this
+                is returned and nothing is drawn.
 
         Returns:
             An iterator of T float64 (p,) tensors: clipped gradients of a Poisson sample, summed, plus noise of
