@@ -20,7 +20,7 @@ from scipy.stats import multivariate_normal
 from torch import Tensor
 
 from dphyper.bench.catalog import DATASETS, METHODS
-from dphyper.bench.errors import PrivacyError
+from dphyper.bench.errors import PrivacyError, UserError
 from dphyper.bench.evaluation import Evaluator
 from dphyper.bench.method import Method
 from dphyper.bench.privacy import guards
@@ -379,6 +379,17 @@ def test_edge_measures_distance_and_losses_under_every_change(monkeypatch: pytes
     made.head.weight.zero_()
     mute = edge.measured(made, records, n=16)
     assert mute["hypernetwork"] == mute["prior"]
+
+
+def test_edge_measures_the_network_of_a_sweep_file(sweep_file: Callable[..., Path]) -> None:
+    """Also where the file names the control without noise first, whose releases no budget allows."""
+    methods = {"method": ["hypernetwork_sigma0", "hypernetwork"], "epsilon": [1]}
+    looked_at = [*limits.tuning_images(str(sweep_file(grid=[methods])))]
+    assert looked_at
+    for made, _, _, _, found in looked_at:
+        assert math.isfinite(edge.measured(made, found[:40], n=16)["noisy_hypernetwork"])
+    with pytest.raises(UserError, match="has no cell of hypernetwork: expected one"):
+        next(limits.tuning_images(str(sweep_file(grid=[{"method": ["public_only"]}]))))
 
 
 def test_an_embedding_far_from_all_public_tasks_gives_the_prior() -> None:

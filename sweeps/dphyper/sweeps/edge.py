@@ -115,7 +115,7 @@ def main(sweep: str, out: Path | None = None) -> None:
     """Print, and write as CSV, distance and losses of every tuning task under every change.
 
     Args:
-        sweep: Sweep file with a `hypernetwork_sigma0` cell, whose collection, base model and network are used.
+        sweep: Sweep file with a `hypernetwork` cell, whose collection, base model and network are used.
         out: File of the table, if it is to be kept.
     """
     rows: list[dict[str, Any]] = []

@@ -100,11 +100,15 @@ def drawn(method: Hypernetwork, theta_P: Tensor, images: Tensor, evaluator: Eval
 
 
 def tuning_images(sweep: str) -> Iterator[tuple[Hypernetwork, int, Evaluator, str, Tensor]]:
-    """Network, n and judge of a sweep file's first `hypernetwork_sigma0` cell, with each tuning task's images."""
+    """Network, n and judge of a sweep file's first `hypernetwork` cell, with each tuning task's images.
+
+    Raises:
+        UserError: There is no such cell.
+    """
     found, cells = read_sweep(sweep)
-    cell = next((cell for cell in cells if cell.method == "hypernetwork_sigma0"), None)
+    cell = next((cell for cell in cells if cell.method == "hypernetwork"), None)
     if cell is None:
-        raise UserError(f"'{sweep}' has no cell of hypernetwork_sigma0: expected one, whose network is looked at")
+        raise UserError(f"'{sweep}' has no cell of hypernetwork: expected one, whose network is looked at")
     store = Store(found.store_path)
     runner = Runner(store, found.performance, Tracking("off", store.root, found.name), found.name)
     method, _ = runner.method(cell)
@@ -128,7 +132,7 @@ def main(sweep: str, out: Path | None = None) -> None:
     """Print, and write as CSV, losses and distances on every tuning task.
 
     Args:
-        sweep: Sweep file with a `hypernetwork_sigma0` cell, whose collection, base model and network are used.
+        sweep: Sweep file with a `hypernetwork` cell, whose collection, base model and network are used.
         out: File of the table, if it is to be kept.
     """
     rows: list[dict[str, Any]] = []
