@@ -209,7 +209,7 @@ class PrivateData:
             >>> from dphyper.bench.privacy.accounting import calibrate
             >>> budget = Budget(epsilon=8.0, delta=1e-5, relation=Relation.ADD_OR_REMOVE_ONE)
             >>> (best,) = calibrate(budget, BestOfTrials(trial=(NoisyHistogram(bins=1),), mean_trials=10.0))
-            >>> noise = NoiseSource.reproducible(0)
+            >>> noise = NoiseSource.reproducible(4)
             >>> private = PrivateData(torch.ones(1000, 1), n=1000, ledger=Ledger(budget), noise=noise)
             >>> def trial(private: PrivateData, rng: torch.Generator) -> tuple[int, float]:
             ...     weight = int(torch.randint(3, (1,), generator=rng))
