@@ -343,7 +343,7 @@ class Runner:
         elif not secret.exists():
             raise PrivacyError(
                 f"'{path}' has releases, but the state of the generator that led to them ('{secret.name}') is gone: "
-                f"delete the folder to start over, and keep nothing of it"
+                "delete the folder to start over, and keep nothing of it"
             )
         rng.set_state(torch.from_numpy(np.load(secret)))
         theta = method.adapt(private, budget, rng)
