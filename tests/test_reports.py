@@ -27,7 +27,7 @@ from dphyper.reports.aggregate import ALL, Section, aggregate, load, noise_quant
 from dphyper.reports.figures import embedding_dim_heat_map
 from dphyper.reports.gap import gain_table, gains, gap_closed, gap_table
 from dphyper.reports.page import write_report
-from dphyper.reports.tables import cost, results, versus
+from dphyper.reports.tables import cost, embedding_dims, results, versus
 from dphyper.reports.verdict import differences, verdict
 
 EPSILONS = (1.0, 4.0, 16.0)
@@ -650,6 +650,27 @@ def test_heat_map_is_drawn_where_a_method_ran_with_several_k_and_epsilons(
     assert embedding_dim_heat_map(only(store), tmp_path / "again")
     assert [ax.get_title("left") for ax in panels_drawn] == ["kettle", "kettle"]
     assert not embedding_dim_heat_map(only(fill(Store(tmp_path / "one"), winning)), tmp_path / "none")
+
+
+def test_each_k_stands_beside_the_best_k_of_its_epsilon(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    for k, distances in {4: (110.0, 112.0), 8: (120.0, 126.0), 16: (130.0, 132.0)}.items():
+        for seed, fid in enumerate(distances):
+            cell = Cell(task="kettle", epsilon=1.0, seed=seed, embedding_dim=k)
+            add(store, cell, "private", fid, embedding_dim=k)
+    add(store, Cell(task="kettle", epsilon=4.0, embedding_dim=8), "private", 100.0, embedding_dim=8)
+    table = embedding_dims(only(store), "tab:x")
+    assert table is not None
+    # The differences are 10 and 14, whose interval holds 0, and 20 twice, whose interval does not; one k has no rival.
+    half = stats.t.ppf(0.975, 1) * 2
+    assert [*table.cells["ε = 1"]] == ["111", f"123 (+ 12 ± {half:.0f})", "131 (+ 20 ± 0)"]
+    assert [*table.bold["ε = 1"]] == [True, True, False]
+    assert [*table.cells.columns] == ["ε = 1"]
+    assert (
+        "| kettle | Hypernetwork, k = 4 | **111** |"
+        in next(write_report(store, tmp_path / "report").parent.glob("*/embedding_dims.md")).read_text()
+    )
+    assert embedding_dims(only(fill(Store(tmp_path / "one"), winning)), "tab:x") is None
 
 
 def test_cost_stands_beside_that_of_dp_sgd(tmp_path: Path) -> None:

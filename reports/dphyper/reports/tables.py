@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from dphyper.reports.aggregate import POINT, ROLES, Section, aggregate, at_every_epsilon, best, noise_quantiles
+from dphyper.reports.aggregate import POINT, ROLES, Section, aggregate, at_every_epsilon, best, noise_quantiles, paired
 from dphyper.reports.style import digits, distance, epsilon, named, number, records
 
 DAGGER = "†"
@@ -114,19 +114,13 @@ def results(section: Section, split: str, tasks: list[str], label: str) -> Table
     points["Group"] = points["role"].map(ROLES)
     points["Hyper-parameters"] = points["qualifier"]
     points["Seeds"] = points.groupby(["task", "series"])["seeds"].transform(counts)
-    index = ["Group" if len(tasks) == 1 else "Task", "Method", "Hyper-parameters", "Seeds"]
-    budgets = [f"ε = {epsilon(value)}" for value in section.epsilons]
-    points["column"] = points["epsilon"].map(lambda value: f"ε = {epsilon(value)}")
     points["place"] = points["task"].map(tasks.index)
-    points = points.sort_values("place", kind="stable")
-    shape = {"index": index, "columns": "column"}
-    rows = pd.MultiIndex.from_frame(points[index].drop_duplicates())
-    cells = points.pivot(values="cell", **shape).reindex(index=rows, columns=budgets).fillna("–")
-    mask = points.pivot(values="bold", **shape).reindex(index=rows, columns=budgets).fillna(False).astype(bool)
+    index = ["Group" if len(tasks) == 1 else "Task", "Method", "Hyper-parameters", "Seeds"]
+    cells, mask = _against_epsilon(points.sort_values("place", kind="stable"), index, section.epsilons)
     what = distance("fid", section.extractor)
     return Table(
-        cells=cells.rename_axis(columns=None).reset_index(level="Seeds"),
-        bold=mask.droplevel("Seeds").reindex(columns=["Seeds", *budgets]).fillna({"Seeds": False}).astype(bool),
+        cells=cells.reset_index(level="Seeds"),
+        bold=mask.droplevel("Seeds").reindex(columns=["Seeds", *cells.columns], fill_value=False),
         caption=(
             f"{what} (lower is better) of the {split} tasks, mean ± half of the 95% Student-t interval over seeds; "
             "n/a: one seed, no interval. Bold: the best private number of a column and those whose difference to it, "
@@ -136,6 +130,21 @@ def results(section: Section, split: str, tasks: list[str], label: str) -> Table
         ),
         label=label,
     )
+
+
+def _against_epsilon(
+    points: pd.DataFrame, index: list[str], epsilons: list[float]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The columns ``cell`` and ``bold`` of points: those of ``index`` in the order of the points against ε."""
+    points = points.assign(column=points["epsilon"].map(lambda value: f"ε = {epsilon(value)}"))
+    rows = pd.MultiIndex.from_frame(points[index].drop_duplicates())
+    cells, mask = (
+        points.pivot(index=index, columns="column", values=values)
+        .reindex(index=rows, columns=[f"ε = {epsilon(value)}" for value in epsilons])
+        .rename_axis(columns=None)
+        for values in ("cell", "bold")
+    )
+    return cells.fillna("–"), mask.fillna(False).astype(bool)
 
 
 def versus(section: Section, gaps: pd.DataFrame, split: str, label: str) -> Table:
@@ -170,6 +179,45 @@ def versus(section: Section, gaps: pd.DataFrame, split: str, label: str) -> Tabl
             f"{' and '.join(shown['series'].unique())} minus other methods, paired by seed: mean ± half of the 95% "
             "Student-t interval; below 0 the hypernetwork is better. "
             "Better and worse: the interval excludes 0, with no correction for many comparisons. "
+            f"{conditions(section)}"
+        ),
+        label=label,
+        environment="longtable",
+    )
+
+
+def embedding_dims(section: Section, label: str) -> Table | None:
+    """Each k of a method beside its best k at the same ε, on private tasks; None where none ran with several k."""
+    tasks = section.shown("private")
+    values = section.every_k
+    values = values[(values["metric"] == "fid") & (values["split"] == "private") & values["task"].isin(tasks)]
+    decimals = digits(section.distances)
+    found = []
+    for _, place in values.groupby([column for column in POINT if column != "embedding_dim"]):
+        several = [part for _, part in place.groupby("embedding_dim")]
+        lead = min(several, key=lambda part: part["value"].mean())
+        for part in several if len(several) > 1 else []:
+            gap, mean = paired(part, lead), f"{part['value'].mean():.{decimals}f}"
+            cell = mean if part is lead else f"{mean} (+ {number(gap.mean, gap.half, decimals)})"
+            found.append({**part[POINT].iloc[0], "cell": cell, "bold": len(part) > 1 and gap.sign <= 0})
+    if not found:
+        return None
+    points = named(pd.DataFrame(found))
+    points["place"] = points["task"].map(tasks.index)
+    points["Task"] = [section.title("private", task) for task in points["task"]]
+    points["Method"] = points["name"]
+    cells, mask = _against_epsilon(
+        points.sort_values("place", kind="stable"), ["Task", "Method"], sorted(points["epsilon"].unique())
+    )
+    return Table(
+        cells=cells,
+        bold=mask,
+        caption=(
+            f"{distance('fid', section.extractor)} of the private tasks for each embedding dimension k: the mean over "
+            "seeds, and how far it lies above the lowest of its method at the same ε, paired by seed, ± half of the "
+            "95% Student-t interval; n/a: one seed, no interval. Bold: the lowest and those whose difference to it has "
+            "an interval that includes 0, with no correction for many comparisons or for the lowest having been "
+            f"picked; numbers of one seed are never bold. Private results show the best k and never choose it. "
             f"{conditions(section)}"
         ),
         label=label,
