@@ -13,6 +13,7 @@ from typing import Any
 
 import lightning
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
@@ -381,15 +382,32 @@ def test_edge_measures_distance_and_losses_under_every_change(monkeypatch: pytes
     assert mute["hypernetwork"] == mute["prior"]
 
 
-def test_edge_measures_the_network_of_a_sweep_file(sweep_file: Callable[..., Path]) -> None:
+def test_edge_measures_the_network_of_a_sweep_file_and_goes_on_where_it_stopped(
+    sweep_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also where the file names the control without noise first, whose releases no budget allows."""
-    methods = {"method": ["hypernetwork_sigma0", "hypernetwork"], "epsilon": [1]}
-    looked_at = [*limits.tuning_images(str(sweep_file(grid=[methods])))]
-    assert looked_at
-    for made, _, _, _, found in looked_at:
-        assert math.isfinite(edge.measured(made, found[:40], n=16)["noisy_hypernetwork"])
+    monkeypatch.setattr(edge, "JUDGED", 20)
+    few = dict(list(edge.changes().items())[:2])
+    monkeypatch.setattr(edge, "changes", lambda: few)
+    path = str(sweep_file(grid=[{"method": ["hypernetwork_sigma0", "hypernetwork"], "epsilon": [1]}]))
+    out = tmp_path / "edge.csv"
+    edge.main(path, out)
+    whole = pd.read_csv(out, dtype={"task": str})
+    tasks = [*limits.looked_at(path).images]
+    assert [*zip(whole["task"], whole["change"], strict=True)] == [(task, change) for task in tasks for change in few]
+    assert np.isfinite(whole["noisy_hypernetwork"]).all()
+
+    # A run that was stopped, whose table also has a row of a network that is no more.
+    former = whole.tail(1).assign(network="another")
+    pd.concat([former, whole.head(1)]).to_csv(out, index=False)
+    measured, calls = edge.measured, []
+    monkeypatch.setattr(edge, "measured", lambda *given: calls.append(1) or measured(*given))
+    edge.main(path, out)
+    assert len(calls) == len(whole) - 1
+    pd.testing.assert_frame_equal(pd.read_csv(out, dtype={"task": str}), whole)
+
     with pytest.raises(UserError, match="has no cell of hypernetwork: expected one"):
-        next(limits.tuning_images(str(sweep_file(grid=[{"method": ["public_only"]}]))))
+        limits.looked_at(str(sweep_file(grid=[{"method": ["public_only"]}])))
 
 
 def test_an_embedding_far_from_all_public_tasks_gives_the_prior() -> None:

@@ -6,7 +6,8 @@ from the public tasks, the share of records that are unlike all public ones, and
 were not embedded: that of the network's answer without its retreat to the prior, and that of the prior. A good edge
 lies where the first gets worse than the second. The same is measured of releases at the smallest ε of the sweeps, where
 noise may hide how far a family lies, with the retreat and without. It is a matter of losses only: whether the images
-look better is not asked.
+look better is not asked. A table that exists already is gone on with if it is of the same network, and begun anew if it
+is not.
 """
 
 import math
@@ -14,7 +15,6 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,7 +30,7 @@ from dphyper.bench.privacy.ledger import Ledger
 from dphyper.bench.privacy.noise import NoiseSource
 from dphyper.bench.privacy.private_data import PrivateData
 from dphyper.methods.hypernetwork import Hypernetwork, Shrinkage
-from dphyper.sweeps.limits import JUDGED, judged, keep, tuning_images
+from dphyper.sweeps.limits import JUDGED, judged, keep, kept, looked_at
 
 Change = Callable[[Tensor], Tensor]
 BUDGET, RELEASES = Budget(epsilon=0.5, delta=1e-5, relation=Relation.ADD_OR_REMOVE_ONE), 2
@@ -118,14 +118,18 @@ def main(sweep: str, out: Path | None = None) -> None:
         sweep: Sweep file with a `hypernetwork` cell, whose collection, base model and network are used.
         out: File of the table, if it is to be kept.
     """
-    rows: list[dict[str, Any]] = []
-    for method, n, _, task, images in tuning_images(sweep):
+    at = looked_at(sweep)
+    rows = kept(out, at.name)
+    done = {(row["task"], row["change"]) for row in rows}
+    for task, images in at.images.items():
         for name, apply in changes().items():
+            if (task, name) in done:
+                continue
             torch.manual_seed(0)
-            rows.append({"task": task, "change": name, **measured(method, apply(images[: n + JUDGED]), n)})
-            row = pd.DataFrame(rows[-1:])
-            print(row.to_string(index=False, header=len(rows) == 1, float_format="%.4f"), flush=True)
-    keep(rows, out)
+            found = measured(at.method, apply(images[: at.n + JUDGED]), at.n)
+            rows.append({"network": at.name, "task": task, "change": name, **found})
+            keep(rows, out)
+            print(pd.DataFrame(rows[-1:]).to_string(index=False, float_format="%.4f"), flush=True)
 
 
 if __name__ == "__main__":

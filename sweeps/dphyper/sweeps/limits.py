@@ -7,13 +7,14 @@ the task wants; where that is far better than the first, the k numbers or the tr
 that no fit has seen: by the denoising loss, on the same times and noises, which is what the fits go by, and by the
 Fréchet distance of samples, which they do not. The fits are short and stochastic: each shows what can be reached at
 least, and may even end above where it began. Few images are unseen: these distances are not those of the tables.
+A table that exists already is gone on with if it is of the same network, and begun anew if it is not.
 
 Shapes: k embedding dimension, W width of the network, P parameters.
 """
 
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from dphyper.bench.cli import read_sweep
 from dphyper.bench.errors import UserError
 from dphyper.bench.evaluation import Evaluator
 from dphyper.bench.runner import Runner
+from dphyper.bench.specs import content_hash
 from dphyper.bench.store import Store
 from dphyper.bench.target import to_uint8, to_unit
 from dphyper.bench.tracking import Tracking
@@ -99,8 +101,27 @@ def drawn(method: Hypernetwork, theta_P: Tensor, images: Tensor, evaluator: Eval
     return evaluator.scores(evaluator.features(samples), evaluator.features(to_uint8(images))).fid
 
 
-def tuning_images(sweep: str) -> Iterator[tuple[Hypernetwork, int, Evaluator, str, Tensor]]:
-    """Network, n and judge of a sweep file's first `hypernetwork` cell, with each tuning task's images.
+@dataclass(frozen=True, kw_only=True)
+class Looked:
+    """A trained network with what it is looked at on.
+
+    Attributes:
+        method: The network.
+        name: A hash of its weights.
+        n: How many images of a task are embedded.
+        evaluator: The judge of its samples.
+        images: Tuning task to all of its images, in an order that the cell's seed fixes, in [-1, 1].
+    """
+
+    method: Hypernetwork
+    name: str
+    n: int
+    evaluator: Evaluator
+    images: dict[str, Tensor]
+
+
+def looked_at(sweep: str) -> Looked:
+    """Network and tuning tasks of a sweep file's first `hypernetwork` cell; trained if it is not in the cache.
 
     Raises:
         UserError: There is no such cell.
@@ -115,10 +136,29 @@ def tuning_images(sweep: str) -> Iterator[tuple[Hypernetwork, int, Evaluator, st
     assert isinstance(method, Hypernetwork)
     method.requires_grad_(False)
     collection = runner.collection(cell.data)
+    images = {}
     for task in collection.select("tuning"):
         order = np.random.default_rng(cell.seed).permutation(task.indices)
-        images = to_unit(np.asarray(collection.records[order], np.uint8)).to(method.device)
-        yield method, cell.n, runner.evaluator(cell.protocol), task.id, images
+        images[task.id] = to_unit(np.asarray(collection.records[order], np.uint8)).to(method.device)
+    return Looked(
+        method=method,
+        name=content_hash([(name, value.cpu().numpy().tobytes().hex()) for name, value in method.state_dict().items()]),
+        n=cell.n,
+        evaluator=runner.evaluator(cell.protocol),
+        images=images,
+    )
+
+
+def kept(out: Path | None, network: str) -> list[dict[str, Any]]:
+    """The rows of this network in ``out``, if that is a file."""
+    if out is None or not out.exists():
+        return []
+    names = {"network": str, "task": str}  # which may look like numbers
+    rows = [
+        {str(column): value for column, value in row.items()}
+        for row in pd.read_csv(out, dtype=names).to_dict("records")
+    ]
+    return [row for row in rows if row.get("network") == network]
 
 
 def keep(rows: list[dict[str, Any]], out: Path | None) -> None:
@@ -135,16 +175,20 @@ def main(sweep: str, out: Path | None = None) -> None:
         sweep: Sweep file with a `hypernetwork` cell, whose collection, base model and network are used.
         out: File of the table, if it is to be kept.
     """
-    rows: list[dict[str, Any]] = []
-    for method, n, evaluator, task, images in tuning_images(sweep):
+    at = looked_at(sweep)
+    rows = kept(out, at.name)
+    done = {row["task"] for row in rows}
+    for task, images in at.images.items():
+        if task in done:
+            continue
         given, unseen = cut(images)
-        found = answers(method, given, n)
-        losses = {name: judged(method, theta_P, unseen[:JUDGED]) for name, theta_P in found.items()}
-        distances = {name: drawn(method, theta_P, unseen, evaluator) for name, theta_P in found.items()}
-        header = not rows
-        rows += [{"task": task, "measure": "denoising_loss", **losses}, {"task": task, "measure": "fid", **distances}]
-        print(pd.DataFrame(rows[-2:]).to_string(index=False, header=header, float_format="%.4f"), flush=True)
-    keep(rows, out)
+        found = answers(at.method, given, at.n)
+        losses = {name: judged(at.method, theta_P, unseen[:JUDGED]) for name, theta_P in found.items()}
+        distances = {name: drawn(at.method, theta_P, unseen, at.evaluator) for name, theta_P in found.items()}
+        place = {"network": at.name, "task": task}
+        rows += [{**place, "measure": "denoising_loss", **losses}, {**place, "measure": "fid", **distances}]
+        keep(rows, out)
+        print(pd.DataFrame(rows[-2:]).to_string(index=False, float_format="%.4f"), flush=True)
 
 
 if __name__ == "__main__":
