@@ -19,9 +19,10 @@ test: $(VENV)/.installed
 	$(BIN)/python -m pytest --numprocesses=2
 
 # Slow measurements on tuning tasks (they resume where they stopped): how defaults were chosen, what the hypernetwork
-# reaches, what limits it and where it would do harm; then what accounting, per-example gradients and adaptation cost.
+# reaches, what one network for every k costs, what limits it and where it would do harm; then what accounting,
+# per-example gradients and adaptation cost.
 bench: $(VENV)/.installed
-	for name in tune_dp_sgd tune gap; do \
+	for name in tune_dp_sgd tune gap nested; do \
 		$(BIN)/dphyper sweep run sweeps/$$name.yaml && $(BIN)/dphyper report --store runs/$$name || exit; done
 	$(BIN)/python -m dphyper.bench.privacy.cost --store runs/tune_dp_sgd
 	$(BIN)/python -m dphyper.bench.engine_cost
