@@ -199,7 +199,7 @@ def embedding_dims(section: Section, label: str) -> Table | None:
         for part in several if len(several) > 1 else []:
             gap, mean = paired(part, lead), f"{part['value'].mean():.{decimals}f}"
             cell = mean if part is lead else f"{mean} (+ {number(gap.mean, gap.half, decimals)})"
-            found.append({**part[POINT].iloc[0], "cell": cell, "bold": len(part) > 1 and gap.sign <= 0})
+            found.append({**part[POINT].iloc[0], "cell": cell, "bold": gap.seeds > 1 and gap.sign <= 0})
     if not found:
         return None
     points = named(pd.DataFrame(found))
@@ -217,7 +217,7 @@ def embedding_dims(section: Section, label: str) -> Table | None:
             "seeds, and how far it lies above the lowest of its method at the same ε, paired by seed, ± half of the "
             "95% Student-t interval; n/a: one seed, no interval. Bold: the lowest and those whose difference to it has "
             "an interval that includes 0, with no correction for many comparisons or for the lowest having been "
-            f"picked; numbers of one seed are never bold. Private results show the best k and never choose it. "
+            "picked; numbers of one seed are never bold. Private results show the best k and never choose it. "
             f"{conditions(section)}"
         ),
         label=label,
