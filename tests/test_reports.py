@@ -659,7 +659,7 @@ def test_each_k_stands_beside_the_best_k_of_its_epsilon(tmp_path: Path) -> None:
             cell = Cell(task="kettle", epsilon=1.0, seed=seed, embedding_dim=k)
             add(store, cell, "private", fid, embedding_dim=k)
     add(store, Cell(task="kettle", epsilon=4.0, embedding_dim=8), "private", 100.0, embedding_dim=8)
-    table = embedding_dims(only(store), "tab:x")
+    table = embedding_dims(only(store), "private", "tab:x")
     assert table is not None
     # The differences are 10 and 14, whose interval holds 0, and 20 twice, whose interval does not; one k has no rival.
     half = stats.t.ppf(0.975, 1) * 2
@@ -668,9 +668,9 @@ def test_each_k_stands_beside_the_best_k_of_its_epsilon(tmp_path: Path) -> None:
     assert [*table.cells.columns] == ["ε = 1"]
     assert (
         "| kettle | Hypernetwork, k = 4 | **111** |"
-        in next(write_report(store, tmp_path / "report").parent.glob("*/embedding_dims.md")).read_text()
+        in next(write_report(store, tmp_path / "report").parent.glob("*/private_embedding_dims.md")).read_text()
     )
-    assert embedding_dims(only(fill(Store(tmp_path / "one"), winning)), "tab:x") is None
+    assert embedding_dims(only(fill(Store(tmp_path / "one"), winning)), "private", "tab:x") is None
 
 
 def test_cost_stands_beside_that_of_dp_sgd(tmp_path: Path) -> None:

@@ -167,8 +167,8 @@ def _tables(
         if ((gaps["split"] == split) & (gaps["metric"] == "fid")).any():
             table = tables.versus(section, gaps, split, f"{label}-differences")
             made.append((f"The hypernetwork minus other methods, {split} tasks", f"{split}_differences", table))
-    if dims := tables.embedding_dims(section, f"tab:{folder.name}-k"):
-        made.append(("Each embedding dimension k beside the best at its ε", "embedding_dims", dims))
+        if dims := tables.embedding_dims(section, split, f"{label}-k"):
+            made.append((f"Each embedding dimension k, {split} tasks", f"{split}_embedding_dims", dims))
     if draws := tables.noise_draws(section, f"tab:{folder.name}-noise"):
         made.append(("Draws of the privacy noise", "noise_draws", draws))
     if len(gained):

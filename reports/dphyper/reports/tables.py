@@ -186,11 +186,11 @@ def versus(section: Section, gaps: pd.DataFrame, split: str, label: str) -> Tabl
     )
 
 
-def embedding_dims(section: Section, label: str) -> Table | None:
-    """Each k of a method beside its best k at the same ε, on private tasks; None where none ran with several k."""
-    tasks = section.shown("private")
+def embedding_dims(section: Section, split: str, label: str) -> Table | None:
+    """Each k of a method beside its best k at the same ε; None where no method ran with several k."""
+    tasks = section.shown(split)
     values = section.every_k
-    values = values[(values["metric"] == "fid") & (values["split"] == "private") & values["task"].isin(tasks)]
+    values = values[(values["metric"] == "fid") & (values["split"] == split) & values["task"].isin(tasks)]
     decimals = digits(section.distances)
     found = []
     for _, place in values.groupby([column for column in POINT if column != "embedding_dim"]):
@@ -204,7 +204,7 @@ def embedding_dims(section: Section, label: str) -> Table | None:
         return None
     points = named(pd.DataFrame(found))
     points["place"] = points["task"].map(tasks.index)
-    points["Task"] = [section.title("private", task) for task in points["task"]]
+    points["Task"] = [section.title(split, task) for task in points["task"]]
     points["Method"] = points["name"]
     cells, mask = _against_epsilon(
         points.sort_values("place", kind="stable"), ["Task", "Method"], sorted(points["epsilon"].unique())
@@ -213,7 +213,7 @@ def embedding_dims(section: Section, label: str) -> Table | None:
         cells=cells,
         bold=mask,
         caption=(
-            f"{distance('fid', section.extractor)} of the private tasks for each embedding dimension k: the mean over "
+            f"{distance('fid', section.extractor)} of the {split} tasks for each embedding dimension k: the mean over "
             "seeds, and how far it lies above the lowest of its method at the same ε, paired by seed, ± half of the "
             "95% Student-t interval; n/a: one seed, no interval. Bold: the lowest and those whose difference to it has "
             "an interval that includes 0, with no correction for many comparisons or for the lowest having been "
