@@ -181,7 +181,6 @@ def test_one_shot_audit_reaches_four_fifths_of_the_claim() -> None:
     (mechanism,) = calibrate(budget, OneShotMean())
     result = audit.audit_one_shot(mechanism, budget, dimension=32, noise=NoiseSource.os())
     assert 0.8 <= result.gdp_epsilon <= 1.05
-    assert result.seconds < 120
 
 
 @pytest.mark.parametrize("relation", Relation)
