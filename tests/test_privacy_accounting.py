@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import time
 
 import dp_accounting
 import numpy as np
@@ -217,14 +216,20 @@ def test_gaussian_formula_at_extremes() -> None:
     assert gaussian_log_delta(1e-8, 0.0) == pytest.approx(math.log(1e-8 / math.sqrt(2 * math.pi)), rel=1e-6)
 
 
-def test_calibration_costs_nothing_once_cached() -> None:
-    mechanism = steps(0.25, 200)
-    calibrate(budget(1.0), mechanism)
-    begin = time.perf_counter()
-    for _ in range(100):
-        (calibrated,) = calibrate(budget(1.0), dataclasses.replace(mechanism))
-        epsilon_of(calibrated.event(), 1e-5, Relation.ADD_OR_REMOVE_ONE)
-    assert (time.perf_counter() - begin) / 100 < 0.010
+def test_calibration_asks_no_accountant_once_cached(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answers(epsilon: float) -> float:
+        (calibrated,) = calibrate(budget(epsilon), dataclasses.replace(steps(0.25, 200)))
+        return epsilon_of(calibrated.event(), 1e-5, Relation.ADD_OR_REMOVE_ONE)
+
+    def asked(*_: object) -> float:
+        raise AssertionError("an accountant was asked")
+
+    first = answers(1.0)
+    for accountant in ("_pld_epsilon", "_prv_epsilon"):
+        monkeypatch.setattr(accounting, accountant, asked)
+    assert answers(1.0) == first
+    with pytest.raises(AssertionError, match="an accountant was asked"):
+        answers(1.03)
 
 
 @pytest.mark.parametrize(
