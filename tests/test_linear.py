@@ -124,7 +124,7 @@ def test_batched_release_has_the_noise_of_private_data(relation: Relation) -> No
     mean, std, _ = linear.released_means(rows, mechanism, budget, draws=4000, rng=torch.Generator().manual_seed(0))
     noise = NoiseSource.reproducible(0)
     released = PrivateData(rows[0], n=400, ledger=Ledger(budget), noise=noise).release_mean(
-        lambda x: x, mechanism, role="embedding"
+        lambda x, rng: x, mechanism, role="embedding"
     )
     # The published std differs from draw to draw through the noisy count; its typical value must not.
     assert float(std[0, :-1].median()) == pytest.approx(released.noise_std, rel=0.15)
@@ -158,7 +158,7 @@ def test_batched_descent_equals_private_data_step_by_step() -> None:
     target, theta = LinearRegression(D), torch.zeros(D)
     private = PrivateData(records[0], n=60, ledger=Ledger(FREE), noise=NoiseSource.reproducible(0))
     (mechanism,) = linear.gradient_steps(FREE, 3)
-    clipped = lambda x: target.per_example_gradients(theta, x, torch.Generator(), 1) / 4.0  # noqa: E731
+    clipped = lambda x, rng: target.per_example_gradients(theta, x, torch.Generator(), 1) / 4.0  # noqa: E731
     for gradient in private.gradient_steps(clipped, mechanism, role="gradient"):
         theta = theta - 0.5 * 4.0 * gradient.float()
     torch.testing.assert_close(found, theta, atol=1e-5, rtol=1e-4)

@@ -139,7 +139,7 @@ def test_replace_one_loss_is_a_distribution_with_the_right_moments() -> None:
 
 @pytest.mark.parametrize("relation", Relation)
 def test_two_accountants_agree_on_a_mixture(relation: Relation) -> None:
-    mechanisms = calibrate(budget(2.0, relation=relation), OneShotMean(), steps(0.1, 30), NoisyHistogram(bins=4))
+    mechanisms = calibrate(budget(2.0, relation=relation), OneShotMean(), steps(0.1, 30), NoisyHistogram())
     assert len({m.noise_multiplier for m in mechanisms}) == 1
     events = [m.event() for m in mechanisms]
     spent = epsilon_of(events, 1e-5, relation)
@@ -150,11 +150,11 @@ def test_two_accountants_agree_on_a_mixture(relation: Relation) -> None:
 
 
 def test_calibration_keeps_multipliers_that_are_set() -> None:
-    histogram, mean = calibrate(budget(1.0), NoisyHistogram(bins=4, noise_multiplier=8.0), OneShotMean())
+    histogram, mean = calibrate(budget(1.0), NoisyHistogram(noise_multiplier=8.0), OneShotMean())
     assert histogram.noise_multiplier == 8.0
     assert 1 / mean.noise_multiplier**2 + 1 / 64 == pytest.approx(gaussian_noise_multiplier(1.0, 1e-5) ** -2, rel=1e-5)
     with pytest.raises(PrivacyError, match="already set spend"):
-        calibrate(budget(1.0), NoisyHistogram(bins=4, noise_multiplier=1.0), OneShotMean())
+        calibrate(budget(1.0), NoisyHistogram(noise_multiplier=1.0), OneShotMean())
     with pytest.raises(PrivacyError, match="already set spend"):
         calibrate(budget(1.0), OneShotMean(noise_multiplier=3.73))
 
@@ -259,7 +259,7 @@ def test_budget_names_the_wrong_value(wrong: dict[str, object], message: str) ->
         (lambda: steps(0.0, 1), "sampling_prob = 0.0"),
         (lambda: steps(1.1, 1), "sampling_prob = 1.1"),
         (lambda: steps(0.5, 0), "steps = 0"),
-        (lambda: NoisyHistogram(bins=0), "bins = 0"),
+        (lambda: NoisyHistogram(), "bins = 0"),
         (lambda: calibrate(budget(1.0), OneShotMean(l2_clip_norm=math.inf)), "need a finite clip"),
     ],
 )

@@ -32,7 +32,7 @@ from dphyper.bench.store import SCHEMA, Row, Store, write_json
 OPTIONS = {"steps": 3, "sampling_prob": 0.5, "l2_clip_norm": 1.0}
 TUNED_OPTIONS = {"steps": 3, "sampling_prob": 1.0, "l2_clip_norm": 1.0, "mean_trials": 4.0}
 TRIALS = BestOfTrials(
-    trial=(PoissonGradientSteps(l2_clip_norm=1.0, sampling_prob=1.0, steps=3), NoisyHistogram(bins=1)),
+    trial=(PoissonGradientSteps(l2_clip_norm=1.0, sampling_prob=1.0, steps=3), NoisyHistogram()),
     mean_trials=4.0,
     noise_ratios=(1.0, 0.5),
 )
@@ -47,11 +47,11 @@ def run(cell: Cell, mechanism: Mechanism | None, noise: NoiseSource | None = Non
         (mechanism,) = calibrate(budget, mechanism)
     match mechanism:
         case OneShotMean():
-            private.release_mean(lambda x: x, mechanism, role="embedding")
+            private.release_mean(lambda x, rng: x, mechanism, role="embedding")
         case PoissonGradientSteps():
-            list(private.gradient_steps(lambda x: x, mechanism, role="gradient"))
+            list(private.gradient_steps(lambda x, rng: x, mechanism, role="gradient"))
         case NoisyHistogram():
-            private.release_histogram(lambda x: x, mechanism, role="votes")
+            private.release_histogram(lambda x, rng: x, mechanism, role="votes")
         case BestOfTrials():
             private.best_of(lambda trial, rng: (None, 0.0), mechanism, role="choice")
     return ledger
@@ -294,7 +294,7 @@ def test_statement_of_gradient_steps_and_votes() -> None:
     text = privacy_statement(cell, run(cell, gradients()), "fixed", "digits")
     assert "3 sums of per-example gradients" in text
     assert "Poisson samples of rate 0.5" in text
-    assert "histogram of 3 bins" in privacy_statement(cell, run(cell, NoisyHistogram(bins=3)), "fixed", "digits")
+    assert "histogram of 3 bins" in privacy_statement(cell, run(cell, NoisyHistogram()), "fixed", "digits")
 
 
 def test_statement_claims_nothing_that_the_ledger_does_not_support() -> None:
@@ -339,8 +339,8 @@ def test_statement_of_charged_trials_holds() -> None:
 def test_a_role_named_tuning_is_no_private_selection() -> None:
     cell = Cell(task="8", epsilon=2.0)
     budget = Budget(epsilon=2.0, delta=1e-5, relation=Relation.ADD_OR_REMOVE_ONE)
-    (trial,) = calibrate(budget, NoisyHistogram(bins=2))
+    (trial,) = calibrate(budget, NoisyHistogram())
     ledger = Ledger(budget)
     private = PrivateData(torch.zeros(128, 2), n=128, ledger=ledger, noise=NoiseSource.os())
-    private.release_histogram(lambda x: x, trial, role="tuning scores")
+    private.release_histogram(lambda x, rng: x, trial, role="tuning scores")
     assert "without accounting" in privacy_statement(cell, ledger, "tuned_private", "digits")

@@ -128,7 +128,7 @@ def test_one_run_audit_of_gradient_steps_stays_below_the_claim_and_sees_a_lack_o
         mechanism = PoissonGradientSteps(l2_clip_norm=1.0, sampling_prob=1.0, steps=5, noise_multiplier=sigma)
         ledger = Ledger(Budget(epsilon=np.inf, delta=1e-5, relation=budget.relation))
         private = PrivateData(torch.eye(m)[torch.from_numpy(included)], n=m, ledger=ledger, noise=NoiseSource.os())
-        scores = torch.stack(list(private.gradient_steps(lambda x: x, mechanism, role="audit"))).sum(0).numpy()
+        scores = torch.stack(list(private.gradient_steps(lambda x, rng: x, mechanism, role="audit"))).sum(0).numpy()
         bounds.append(audit.one_run_audit(scores, included, 1e-5, guesses=200))
     assert 0.2 < bounds[0] < 4.0
     assert bounds[1] > 4.0

@@ -7,12 +7,15 @@ import pickle
 from collections.abc import Callable
 from pathlib import Path
 
+import mpmath
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+from scipy.special import ndtri
+from scipy.stats import chi2, norm
 from torch import Tensor
 
 from dphyper.bench.errors import PrivacyError, UserError
@@ -22,13 +25,13 @@ from dphyper.bench.privacy.budget import Budget, Relation
 from dphyper.bench.privacy.ledger import Ledger
 from dphyper.bench.privacy.mechanisms import GaussianMechanism, NoisyHistogram, OneShotMean, PoissonGradientSteps
 from dphyper.bench.privacy.noise import NoiseSource
-from dphyper.bench.privacy.noisy_sum import clip_rows, noisy_sum
+from dphyper.bench.privacy.noisy_sum import clip_rows, grid_step, noisy_sum
 from dphyper.bench.privacy.private_data import PrivateData
 
 K = 6
 
 
-def identity(x: Tensor) -> Tensor:
+def identity(x: Tensor, rng: torch.Generator) -> Tensor:
     return x
 
 
@@ -111,7 +114,7 @@ MECHANISMS: list[GaussianMechanism] = [
     OneShotMean(l2_clip_norm=0.7, noise_multiplier=0.0),
     OneShotMean(l2_clip_norm=3.0, count_weight=2.0, noise_multiplier=0.0),
     PoissonGradientSteps(l2_clip_norm=1e-6, sampling_prob=1.0, steps=1, noise_multiplier=0.0),
-    NoisyHistogram(bins=K, noise_multiplier=0.0),
+    NoisyHistogram(noise_multiplier=0.0),
 ]
 
 
@@ -188,22 +191,19 @@ def pure_noise(mechanism: GaussianMechanism, relation: Relation, noise: NoiseSou
     )
 
 
-@pytest.mark.parametrize("secure", [False, True])
 @pytest.mark.parametrize("relation", Relation)
 @pytest.mark.parametrize(
     "mechanism",
     [
         OneShotMean(l2_clip_norm=0.2, noise_multiplier=3.7306),
         PoissonGradientSteps(l2_clip_norm=5.0, sampling_prob=0.5, steps=1, noise_multiplier=0.6),
-        NoisyHistogram(bins=K, noise_multiplier=11.0),
+        NoisyHistogram(noise_multiplier=11.0),
     ],
 )
 def test_noise_has_the_claimed_deviation_and_not_two_thirds_or_three_halves_of_it(
-    mechanism: GaussianMechanism, relation: Relation, secure: bool
+    mechanism: GaussianMechanism, relation: Relation
 ) -> None:
-    if secure:
-        pytest.importorskip("opendp")
-    samples, std = pure_noise(mechanism, relation, NoiseSource.os(secure=secure)), mechanism.noise_std(relation)
+    samples, std = pure_noise(mechanism, relation, NoiseSource.os()), mechanism.noise_std(relation)
     assert guards.noise_scale(samples, std) is None
     assert guards.noise_scale(samples, std * 2 / 3) is not None
     assert guards.noise_scale(samples, std * 3 / 2) is not None
@@ -239,11 +239,11 @@ def test_mean_noise_is_reported_as_it_is() -> None:
 
 def test_noise_source_is_gaussian_and_uniform() -> None:
     noise = NoiseSource.os()
-    x = noise.gaussian(200_000, 1.0)
-    assert x.dtype == np.float64
-    assert guards.noise_scale(x, 1.0) is None
-    assert guards.noise_scale(x, 1.02) is not None
-    assert abs(float(np.mean(x**4)) - 3) < 0.15
+    x = noise.rounded_gaussian(200_000, 2.0**24)
+    assert x.dtype == np.int64
+    assert guards.noise_scale(x, 2.0**24) is None
+    assert guards.noise_scale(x, 1.02 * 2.0**24) is not None
+    assert abs(float(np.mean((x * 2.0**-24) ** 4)) - 3) < 0.15
     u = noise.uniform((100, 2000))
     assert u.shape == (100, 2000)
     assert 0 <= u.min() < 1e-4
@@ -251,11 +251,54 @@ def test_noise_source_is_gaussian_and_uniform() -> None:
     assert abs(float((u < 0.25).mean()) - 0.25) < 0.01
 
 
-@pytest.mark.parametrize("pattern", [b"\x00", b"\xff"])
-def test_extreme_bits_give_finite_noise(pattern: bytes) -> None:
-    noise = NoiseSource(lambda count: pattern * count, is_reproducible=True)
-    assert np.isfinite(noise.gaussian(3, 1.0)).all()
-    assert (noise.uniform(3) < 1.0).all()
+def test_extreme_bits_give_finite_noise_or_an_error_and_no_endless_loop() -> None:
+    ones = NoiseSource(lambda count: b"\xff" * count, is_reproducible=True)
+    assert ones.rounded_gaussian(3, 2.0**24).tolist() == [0, 0, 0]
+    assert (ones.uniform(3) < 1.0).all()
+    with pytest.raises(PrivacyError, match="it is not random"):
+        NoiseSource(lambda count: bytes(count), is_reproducible=True).rounded_gaussian(3, 1.0)
+
+
+def test_noise_is_the_exact_number_rounded() -> None:
+    """Against the inverse of the distribution function in 60 digits, and with digits that do not settle at once."""
+    words = np.random.default_rng(0).integers(0, 2**64, 400, dtype=np.uint64)
+    words[:100] >>= np.uint64(30)  # far tails, which one word does not settle
+    more = np.random.default_rng(1)
+
+    def stream(count: int) -> bytes:
+        return words.tobytes() if count == words.nbytes else more.bytes(count)
+
+    for std in (0.3, 7.0, 1.7 * 2.0**24):
+        drawn = NoiseSource(stream, is_reproducible=True).rounded_gaussian(400, std)
+        with mpmath.workdps(60):
+            for word, integer in zip(words.tolist(), drawn.tolist(), strict=True):
+                ends = [
+                    -std * mpmath.sqrt(2) * mpmath.erfinv(mpmath.mpf(2 * end) / 2**64 - 1) if end else mpmath.inf
+                    for end in ((word >> 1) + 1, word >> 1)
+                ]
+                assert ends[0] - 0.5 <= (-1) ** (word & 1) * integer <= ends[1] + 0.5
+
+
+def test_inverse_of_the_normal_distribution_errs_by_less_than_is_assumed() -> None:
+    rng = np.random.default_rng(0)
+    edges = [math.exp(-2.0), math.exp(-32.0), 0.5]  # where the approximation changes its form, and its end
+    near = np.concatenate([edge * (1 - 2.0 ** -rng.uniform(1, 52, 300)) for edge in edges])
+    tails = np.concatenate([2.0 ** -rng.uniform(1, 20, 2000), near])
+    with mpmath.workdps(60):
+        errors = [
+            abs(mpmath.sqrt(2) * mpmath.erfinv(2 * mpmath.mpf(p) - 1) - float(ndtri(p))) / (1 - ndtri(p)) for p in tails
+        ]
+    assert max(errors) < 2.0**-50
+
+
+def test_noise_on_a_coarse_grid_has_the_probabilities_of_its_cells() -> None:
+    std = 1.3
+    x = NoiseSource.os().rounded_gaussian(100_000, std)
+    support = np.arange(-5, 6)
+    expected = len(x) * (norm.cdf((support + 0.5) / std) - norm.cdf((support - 0.5) / std))
+    counts = np.array([(x == s).sum() for s in support])
+    assert chi2.sf(float(((counts - expected) ** 2 / expected).sum()), len(support)) > 1e-6
+    assert chi2.sf(float(((np.roll(counts, 1) - expected) ** 2 / expected).sum()), len(support)) < 1e-6
 
 
 def test_noise_does_not_follow_any_seed() -> None:
@@ -268,34 +311,20 @@ def test_noise_does_not_follow_any_seed() -> None:
         return release.mean.numpy()
 
     assert guards.fresh_noise(draw) is None
-    assert guards.fresh_noise(lambda: NoiseSource.reproducible(3).gaussian(9, 1.0)) is not None
+    assert guards.fresh_noise(lambda: NoiseSource.reproducible(3).rounded_gaussian(9, 1e6)) is not None
 
 
-def test_secure_noise_lies_on_the_grid_and_is_integer() -> None:
-    pytest.importorskip("opendp")
-    noise = NoiseSource.os(secure=True)
-    x = noise.discrete_gaussian((2000, 2), 3.0)
-    assert x.dtype == np.int64
-    # Against the probabilities of the discrete Gaussian themselves.
-    support = np.arange(-40, 41)
-    weights = np.exp(-(support**2) / 18)
-    expected = len(x.ravel()) * weights / weights.sum()
-    counts = np.array([(x == s).sum() for s in support])
-    bulk = expected > 5
-    assert float(((counts - expected)[bulk] ** 2 / expected[bulk]).sum()) < bulk.sum() + 7 * math.sqrt(2 * bulk.sum())
-    mechanism = OneShotMean(noise_multiplier=2.0)
-    released = noisy_sum([torch.ones(3, K) / 3], K, mechanism=mechanism, relation=Relation.ZERO_OUT, noise=noise)
-    assert torch.equal(released * 2.0**40, (released * 2.0**40).round())
-    with pytest.raises(UserError, match="grid steps"):
-        noise.discrete_gaussian(3, 0.0)
-
-
-def test_secure_noise_without_opendp_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
-    monkeypatch.setitem(sys.modules, "opendp.prelude", None)
-    with pytest.raises(UserError, match="extra `secure`"):
-        NoiseSource.os(secure=True)
+@pytest.mark.parametrize("relation", Relation)
+def test_everything_released_lies_on_a_grid_that_follows_from_the_noise_alone(relation: Relation) -> None:
+    mechanism = OneShotMean(l2_clip_norm=0.7, noise_multiplier=2.0)
+    step = grid_step(mechanism, relation)
+    assert 2.0**24 <= mechanism.noise_std(relation) / step < 2.0**25
+    ledger = Ledger(budget(50.0, relation))
+    rows = torch.rand(50, K, generator=torch.Generator().manual_seed(0))
+    open_private(rows, ledger=ledger).release_mean(identity, mechanism, role="a")
+    released = np.array(ledger.charges[0].output) / step
+    assert (released == released.round()).all()
+    assert len(set((released % 2**8).tolist())) > 1  # and uses it to the last bit
 
 
 # --- Poisson sampling
@@ -318,7 +347,7 @@ def test_batches_are_poisson_samples(relation: Relation) -> None:
 def test_empty_batches_release_noise_and_never_call_the_function() -> None:
     sizes: list[int] = []
 
-    def gradient(x: Tensor) -> Tensor:
+    def gradient(x: Tensor, rng: torch.Generator) -> Tensor:
         sizes.append(len(x))
         return x
 
@@ -342,7 +371,7 @@ def test_the_denominator_is_the_expected_batch() -> None:
 def test_steps_see_parameters_that_were_just_updated() -> None:
     theta = torch.zeros(1, dtype=torch.float64)
 
-    def gradient(x: Tensor) -> Tensor:
+    def gradient(x: Tensor, rng: torch.Generator) -> Tensor:
         return theta - x
 
     mechanism = PoissonGradientSteps(l2_clip_norm=10.0, sampling_prob=1.0, steps=60, noise_multiplier=0.0)
@@ -359,7 +388,7 @@ def test_nothing_is_drawn_when_the_budget_would_be_exceeded() -> None:
     noise = RecordingNoise()
     seen: list[int] = []
 
-    def embed(x: Tensor) -> Tensor:
+    def embed(x: Tensor, rng: torch.Generator) -> Tensor:
         seen.append(float(x.abs().sum()) != 0)
         return x
 
@@ -372,7 +401,7 @@ def test_nothing_is_drawn_when_the_budget_would_be_exceeded() -> None:
     with pytest.raises(PrivacyError, match="would bring the run to"):
         private.release_mean(embed, mean, role="again")
     with pytest.raises(PrivacyError, match="would bring the run to"):
-        private.release_histogram(embed, NoisyHistogram(bins=K, noise_multiplier=50.0), role="histogram")
+        private.release_histogram(embed, NoisyHistogram(noise_multiplier=50.0), role="histogram")
     with pytest.raises(PrivacyError, match="would bring the run to"):
         private.gradient_steps(
             embed,
@@ -397,7 +426,7 @@ def test_all_steps_are_charged_before_the_first() -> None:
 
 
 def test_shared_budget_is_spent_exactly() -> None:
-    mechanisms = calibrate(budget(2.0), OneShotMean(), NoisyHistogram(bins=K), OneShotMean(l2_clip_norm=9.0))
+    mechanisms = calibrate(budget(2.0), OneShotMean(), NoisyHistogram(), OneShotMean(l2_clip_norm=9.0))
     ledger = Ledger(budget(2.0))
     private = open_private(torch.ones(50, K), ledger=ledger)
     private.release_mean(identity, mechanisms[0], role="a")
@@ -460,7 +489,7 @@ def test_ledger_survives_json(relation: Relation, epsilon: float) -> None:
         budget(epsilon, relation),
         OneShotMean(),
         PoissonGradientSteps(l2_clip_norm=1.0, sampling_prob=0.3, steps=4),
-        NoisyHistogram(bins=K),
+        NoisyHistogram(),
     )
     private.release_mean(identity, mechanisms[0], role="a")
     list(private.gradient_steps(identity, mechanisms[1], role="b"))
@@ -545,11 +574,11 @@ def test_what_a_function_returns_is_checked_before_anything_is_charged() -> None
     private = door()
     (mean,) = calibrate(budget(1.0), OneShotMean())
     with pytest.raises(UserError, match="expected one row each"):
-        private.release_mean(lambda x: x.sum(), mean, role="a")
+        private.release_mean(lambda x, rng: x.sum(), mean, role="a")
     with pytest.raises(UserError, match="expected one row each"):
-        private.release_mean(lambda x: torch.cat([x, x]), mean, role="a")
+        private.release_mean(lambda x, rng: torch.cat([x, x]), mean, role="a")
     with pytest.raises(UserError, match="expected 5"):
-        private.release_histogram(identity, NoisyHistogram(bins=5, noise_multiplier=9.0), role="a")
+        private.release_histogram(identity, NoisyHistogram(noise_multiplier=9.0), role="a")
     assert not private.ledger.charges
 
 
@@ -566,7 +595,7 @@ def test_images_are_released_like_vectors() -> None:
     images = np.full((20, 4, 4, 1), 128, np.uint8)
     private = PrivateData(images, n=20, ledger=Ledger(budget(math.inf)), noise=NoiseSource.os(), chunk_size=7)
     release = private.release_mean(
-        lambda x: x.flatten(1).float() / 255, OneShotMean(l2_clip_norm=100.0, noise_multiplier=0.0), role="a"
+        lambda x, rng: x.flatten(1).float() / 255, OneShotMean(l2_clip_norm=100.0, noise_multiplier=0.0), role="a"
     )
     assert release.mean.tolist() == pytest.approx([128 / 255] * 16)
 
@@ -580,7 +609,7 @@ def test_long_rows_come_in_smaller_chunks(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr("dphyper.bench.privacy.private_data.MAX_NUMBERS", most)
         sizes: list[int] = []
 
-        def embed(rows: Tensor, sizes: list[int] = sizes) -> Tensor:
+        def embed(rows: Tensor, rng: torch.Generator, sizes: list[int] = sizes) -> Tensor:
             sizes.append(len(rows))
             return rows
 

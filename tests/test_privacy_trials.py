@@ -44,7 +44,7 @@ def budget(epsilon: float = 1.0, relation: Relation = Relation.ADD_OR_REMOVE_ONE
 
 
 def votes(sigma: float | None = None) -> NoisyHistogram:
-    return NoisyHistogram(bins=1, noise_multiplier=sigma)
+    return NoisyHistogram(noise_multiplier=sigma)
 
 
 def gradients(q: float = 1.0, steps: int = 30, sigma: float | None = None) -> PoissonGradientSteps:
@@ -350,7 +350,7 @@ def test_inversion_covers_the_whole_interval() -> None:
 def score(private: PrivateData, mechanism: BestOfTrials) -> float:
     part = mechanism.trial[0]
     assert isinstance(part, NoisyHistogram)
-    return float(private.release_histogram(lambda x: x, part, role="score"))
+    return float(private.release_histogram(lambda x, rng: x, part, role="score"))
 
 
 def test_only_the_best_trial_leaves_and_a_poisson_number_of_none_leaves_nothing() -> None:
@@ -375,25 +375,27 @@ def test_a_selection_prefers_what_scores_higher() -> None:
         candidate = int(torch.randint(3, (1,), generator=rng))
         part = mechanism.trial[0]
         assert isinstance(part, NoisyHistogram)
-        return candidate, float(private.release_histogram(lambda x: x * candidate / 2, part, role="score"))
+        return candidate, float(private.release_histogram(lambda x, rng: x * candidate / 2, part, role="score"))
 
     chosen = Counter(door(100.0).best_of(trial, mechanism, role="choice") for _ in range(60))
     assert chosen[2] > 40
 
 
 def overspend_twice(private: PrivateData, mechanism: BestOfTrials) -> object:
-    private.release_histogram(lambda x: x, mechanism.trial[0], role="a")  # type: ignore[arg-type]
-    return private.release_histogram(lambda x: x, mechanism.trial[0], role="b")  # type: ignore[arg-type]
+    private.release_histogram(lambda x, rng: x, mechanism.trial[0], role="a")  # type: ignore[arg-type]
+    return private.release_histogram(lambda x, rng: x, mechanism.trial[0], role="b")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     "spend",
     [
         overspend_twice,
-        lambda private, mechanism: private.release_histogram(lambda x: x, votes(1.0), role="a"),
+        lambda private, mechanism: private.release_histogram(lambda x, rng: x, votes(1.0), role="a"),
         # Less noise than charged, or more steps; also what would be cheaper, for it was not described.
-        lambda private, mechanism: private.release_mean(lambda x: x, OneShotMean(noise_multiplier=500.0), role="a"),
-        lambda private, mechanism: private.gradient_steps(lambda x: x, gradients(0.1, 4, 500.0), role="a"),
+        lambda private, mechanism: private.release_mean(
+            lambda x, rng: x, OneShotMean(noise_multiplier=500.0), role="a"
+        ),
+        lambda private, mechanism: private.gradient_steps(lambda x, rng: x, gradients(0.1, 4, 500.0), role="a"),
         lambda private, mechanism: private.best_of(lambda p, r: (0, 0.0), mechanism, role="a"),
     ],
 )
@@ -412,8 +414,8 @@ def test_a_trial_gets_what_was_described_and_no_record() -> None:
         with pytest.raises(PrivacyError, match="private data do not give"):
             len(private)
         steps, part = mechanism.trial
-        sums = list(private.gradient_steps(lambda x: x, steps, role="gradient"))  # type: ignore[arg-type]
-        return sums[-1], float(private.release_histogram(lambda x: x, part, role="score"))  # type: ignore[arg-type]
+        sums = list(private.gradient_steps(lambda x, rng: x, steps, role="gradient"))  # type: ignore[arg-type]
+        return sums[-1], float(private.release_histogram(lambda x, rng: x, part, role="score"))  # type: ignore[arg-type]
 
     private = door()
     assert private.best_of(trial, mechanism, role="choice") is not None
@@ -477,7 +479,7 @@ def test_ledger_of_a_selection_survives_json(epsilon: float, shape: float) -> No
     mechanisms = calibrate(budget(epsilon), trials, OneShotMean())
     private = door(ledger=ledger)
     private.best_of(lambda p, r: (0, 0.0), mechanisms[0], role="choice")
-    private.release_mean(lambda x: x, mechanisms[1], role="mean")  # type: ignore[arg-type]
+    private.release_mean(lambda x, rng: x, mechanisms[1], role="mean")  # type: ignore[arg-type]
     plain = json.loads(json.dumps(ledger.to_json(), allow_nan=False))
     copied = Ledger.from_json(plain)
     assert copied.to_json() == ledger.to_json()

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dphyper.bench.errors import UserError, unknown_name
 from dphyper.bench.privacy.budget import Budget
+from dphyper.bench.privacy.mechanisms import Mechanism
 from dphyper.bench.privacy.private_data import PrivateData
 from dphyper.bench.public import PublicRecords, PublicTasks
 from dphyper.bench.target import Target
@@ -122,15 +123,26 @@ class Method(lightning.LightningModule, ABC):
         """The episodes of the public phase; called only where ``public_phase`` is set."""
         raise NotImplementedError(f"{type(self).__name__} names a public phase and must say which episodes it takes")
 
+    @classmethod
+    def mechanisms(cls, budget: Budget, options: Any) -> tuple[Mechanism, ...]:
+        """Every release that `adapt` asks for under a budget, calibrated; none for a method that reads no record.
+
+        Args:
+            budget: What is spent in total.
+            options: Of this method.
+        """
+        return ()
+
     @abstractmethod
     def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Tensor:
         """Parameters for the private records.
 
         Args:
-            private: The only way to them.
+            private: The only way to them. Functions given to it are handed the randomness of private losses, which is
+                secret and new in every run.
             budget: What may be spent; every mechanism of ``private`` charges the ledger that holds it.
-            rng: Randomness that is not noise (initialisation, times of the diffusion loss). For private methods it
-                is secret and new in every run; a record's loss or gradient may depend on no other record's share.
+            rng: Randomness of everything else (initialisation, public batches). The seed fixes it, so that a run which
+                goes on after its release meets the same; it is public, and no function of a record may draw from it.
 
         Returns:
             (P,) parameters of the target.

@@ -4,7 +4,8 @@ Everything that touches only public data (base model, public phases, features of
 stored under a hash of all that it depends on, and shared by cells and worker processes; ε and private records
 enter no such hash. The parameters of a cell are written together with its ledger before anything is evaluated,
 so a run that was killed during evaluation goes on from the same release instead of drawing it again. A failed
-cell becomes a row with its error; only a user's mistake in the spec stops a sweep.
+cell becomes a row with its error, and what it had released stays charged; only a user's mistake in the spec stops a
+sweep.
 """
 
 import dataclasses
@@ -45,7 +46,7 @@ from dphyper.bench.privacy.private_data import PrivateData
 from dphyper.bench.privacy.statement import privacy_statement
 from dphyper.bench.public import PublicRecords, PublicTasks
 from dphyper.bench.specs import BaseSpec, Cell, DataSpec, Performance, Protocol, content_hash
-from dphyper.bench.store import SCHEMA, Row, Store, write_json
+from dphyper.bench.store import SCHEMA, Row, Store, whole_file, write_json
 from dphyper.bench.target import LoRADiffusion, to_unit
 from dphyper.bench.tasks import Collection, Draw
 from dphyper.bench.tracking import Tracking
@@ -86,14 +87,12 @@ class Runner:
         """Find the user's mistakes before anything is computed.
 
         Raises:
-            UserError: Unknown task, n too large for it, secure noise without OpenDP, a missing weight file, a base
-                model that does not fit, an embedding dimension above the number of features, a store with rows of
+            UserError: Unknown task, n too large for it, a missing weight file, a base model that does not fit, an embedding dimension above the number of features, a store with rows of
                 another protocol.
         """
         cells = list(cells)
         for cell in cells:
             self.collection(cell.data).draw(cell.task, cell.n, cell.seed)
-            _noise(cell)
         protocols = {self.evaluator(cell.protocol).protocol_hash for cell in cells}
         for cell in _distinct_public_work(cells):
             self.untrained_method(cell, *self._shape_of_base(cell))
@@ -192,7 +191,8 @@ class Runner:
                 seconds = self._fit(method, episodes, episodes.steps, cell.base.seed, name)
                 trained.mkdir(parents=True, exist_ok=True)
                 weights = {name: value.contiguous() for name, value in method.state_dict().items()}
-                save_file(weights, trained / "weights.safetensors")
+                with whole_file(trained / "weights.safetensors") as temporary:
+                    save_file(weights, temporary)
                 write_json(trained / "done.json", {"seconds": seconds})
         method.load_state_dict(load_file(trained / "weights.safetensors", device=str(self.device)))
         return method.eval(), float(json.loads((trained / "done.json").read_text())["seconds"])
@@ -240,7 +240,8 @@ class Runner:
             raise
         except Exception as error:  # a failed cell is a result; the sweep goes on
             logging.getLogger(__name__).exception("cell %s failed", cell.id)
-            row["status"], row["error"] = "failed", f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            first, *_ = str(error).splitlines() or [""]
+            row["status"], row["error"] = "failed", f"{type(error).__name__}: {first}".removesuffix(": ")
         self.store.write(cell, row)
         self.tracking.cell(cell, row, self.store)
         return row
@@ -287,7 +288,8 @@ class Runner:
 
         begin = time.perf_counter()
         images = method.target.sample(theta, cell.protocol.num_images, _generator(cell.seed, "sampling"))
-        np.savez_compressed(folder / "samples.npz", images=images)
+        with whole_file(folder / "samples.npz") as temporary:
+            np.savez_compressed(temporary, images=images)
         save_grid(images, folder / "samples.png")
         save_grid(draw.reference, folder / "reference.png")
         evaluator = self.evaluator(cell.protocol)
@@ -323,34 +325,29 @@ class Runner:
     def _adapt(self, cell: Cell, method: Method, draw: Draw, folder: Path) -> tuple[Tensor, Ledger]:
         """Parameters and ledger of a cell, from an earlier run of it where that got so far."""
         budget = Budget(epsilon=cell.epsilon, delta=cell.delta, relation=Relation(cell.relation))
-        kept, path, secret = (folder / name for name in ("theta.safetensors", "ledger.json", "generator.npy"))
+        kept, path = folder / "theta.safetensors", folder / "ledger.json"
         ledger = Ledger.open(path, budget)
         if kept.exists():
-            secret.unlink(missing_ok=True)
             return load_file(kept, device=str(self.device))["theta"], ledger
-        interrupted = ledger.to_json()
-        if ledger.forget_unseen():
-            write_json(folder / "ledger.interrupted.json", interrupted)
-        noise = _noise(cell)
+        # A row says that an earlier attempt failed, and that is known; without one the process died unseen.
+        if not (folder / "row.json").exists():
+            interrupted = ledger.to_json()
+            if ledger.forget_unseen():
+                write_json(folder / "ledger.interrupted.json", interrupted)
         records = to_unit(np.asarray(draw.records, np.uint8)).to(self.device)
-        private = PrivateData(records, n=cell.n, ledger=ledger, noise=noise)
-        # Who knew the times and noises of a private loss would know more than is accounted for: they are part of what
-        # a record's gradient is, and a published seed gives them to the attacker.
-        rng = noise.generator() if method.private else _generator(cell.seed, "adaptation")
-        # A run that goes on from releases that were kept must meet the random numbers that led to them.
-        if not ledger.charges:
-            np.save(secret, rng.get_state().numpy())
-        elif not secret.exists():
-            raise PrivacyError(
-                f"'{path}' has releases, but the state of the generator that led to them ('{secret.name}') is gone: "
-                "delete the folder to start over, and keep nothing of it"
-            )
-        rng.set_state(torch.from_numpy(np.load(secret)))
-        theta = method.adapt(private, budget, rng)
+        try:
+            private = PrivateData(records, n=cell.n, ledger=ledger, noise=_noise(cell, method))
+            theta = method.adapt(private, budget, _generator(cell.seed, "adaptation"))
+            undeclared = ledger.differences(method.mechanisms(budget, method._options))
+            if undeclared:
+                raise PrivacyError(f"method '{cell.method}': {'; '.join(undeclared)}")
+        except Exception:
+            ledger.close_attempt()
+            raise
         if not ledger.charges:
             write_json(path, ledger.to_json())
-        save_file({"theta": theta.contiguous()}, kept)
-        secret.unlink()
+        with whole_file(kept) as temporary:
+            save_file({"theta": theta.contiguous()}, temporary)
         return theta, ledger
 
     def _features(self, cell: Cell, images: NDArray[Any]) -> NDArray[np.float32]:
@@ -359,7 +356,8 @@ class Runner:
         path = self.cache / "features" / f"{content_hash([evaluator.protocol_hash, images.tobytes().hex()])}.npy"
         with _only_one(path):
             if not path.exists():
-                np.save(path, evaluator.features(np.asarray(images, np.uint8)))
+                with whole_file(path) as temporary:
+                    np.save(temporary, evaluator.features(np.asarray(images, np.uint8)))
         return np.asarray(np.load(path), np.float32)
 
     def _public_shift(self, cell: Cell, reference: NDArray[np.float32]) -> float:
@@ -385,11 +383,11 @@ def _distinct_public_work(cells: Iterable[Cell]) -> list[Cell]:
     )
 
 
-def _noise(cell: Cell) -> NoiseSource:
-    """The source of a cell's privacy noise."""
-    if cell.reproducible_noise:
+def _noise(cell: Cell, method: Method) -> NoiseSource:
+    """The source of a cell's privacy noise and of what private losses draw; a ceiling's is the seed's."""
+    if cell.reproducible_noise or not method.private:
         return NoiseSource.reproducible(cell.seed + 1_000_000 * cell.noise_draw)
-    return NoiseSource.os(secure=cell.secure_noise)
+    return NoiseSource.os()
 
 
 def _generator(seed: int, purpose: str) -> torch.Generator:
@@ -411,7 +409,8 @@ def save_grid(images: NDArray[Any], path: Path, columns: int = 10, rows: int = 5
     for index, image in enumerate(shown):
         top, left = index // columns * height, index % columns * width
         grid[top : top + height, left : left + width] = image
-    Image.fromarray(grid.squeeze()).save(path)
+    with whole_file(path) as temporary:
+        Image.fromarray(grid.squeeze()).save(temporary)
 
 
 @functools.cache

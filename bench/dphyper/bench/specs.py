@@ -53,6 +53,10 @@ class DataSpec:
         cluster_sizes: Mean sizes of the public clusters that are added to the public families, one clustering
             for each size; empty for none.
         min_task_size: Families and clusters with fewer images are no task of their own.
+        development: Families that have prompted a decision of the design, beside those that the source names: reports
+            mark them, for a method may have been made to do well on them.
+        show_reference: Whether images of private families may be shown, as sheets beside the generated ones; also where
+            the source does not say so.
     """
 
     source: str = "glyphs"
@@ -63,6 +67,8 @@ class DataSpec:
     tuning: tuple[str, ...] = ()
     cluster_sizes: tuple[int, ...] = (64, 160)
     min_task_size: int = 24
+    development: tuple[str, ...] = ()
+    show_reference: bool = False
 
     def __post_init__(self) -> None:
         _positive(image_size=self.image_size, min_task_size=self.min_task_size)
@@ -164,8 +170,6 @@ class Cell:
             method that releases once stakes everything on one draw.
         reproducible_noise: Draw the privacy noise from the seed too. For tests only: the row is then marked as
             not private.
-        secure_noise: Draw the privacy noise as exact discrete Gaussians on a grid (needs the extra ``secure``); the
-            default is continuous, in float64.
     """
 
     data: DataSpec = field(default_factory=DataSpec)
@@ -182,7 +186,6 @@ class Cell:
     seed: int = 0
     noise_draw: int = 0
     reproducible_noise: bool = False
-    secure_noise: bool = False
 
     def __post_init__(self) -> None:
         if not self.epsilon > 0:
@@ -194,8 +197,6 @@ class Cell:
                 f"delta = {self.delta}: expected above 0 and below 1/n = {1 / self.n:.3g}, for at 1/n publishing "
                 "one record whole would count as private"
             )
-        if self.reproducible_noise and self.secure_noise:
-            raise UserError("reproducible_noise and secure_noise are both set: noise from a seed is never secure")
         if self.embedding_dim < 0:
             raise UserError(f"embedding_dim = {self.embedding_dim}: expected at least 1 (0 for methods without one)")
 

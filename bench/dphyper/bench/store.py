@@ -10,8 +10,9 @@ from its rows; their samples stay behind. Nothing is averaged here, and no torch
 
 import json
 import os
-import tempfile
-from collections.abc import Mapping
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -200,9 +201,21 @@ def _text(path: Path) -> str:
     return path.read_text() if path.exists() else "{}"
 
 
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A path beside ``path`` to write to, which takes its place when the block ends well.
+
+    A reader sees the old file or the whole new one, never a part, also where the disk fills up.
+    """
+    temporary = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write JSON so that a reader sees the old file or the whole new one, never a part."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-    with os.fdopen(handle, "w") as file:
-        json.dump(value, file, indent=1, sort_keys=True)
-    os.replace(temporary, path)
+    """Write JSON, whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, sort_keys=True))

@@ -9,6 +9,7 @@ no private record: one that fits private gradients badly costs accuracy, not pri
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from dphyper.bench.errors import UserError
@@ -55,9 +56,9 @@ class Preconditioner(Guide):
         self._v_P = decay * self._v_P + (1 - decay) * self.public_gradients(theta).square().mean(0)
         self._scale_P = (self._v_P / (1 - decay ** (step + 1))).sqrt() + self.options.damping
 
-    def contribution(self, theta: Tensor, x: Tensor) -> Tensor:
+    def contribution(self, theta: Tensor, x: Tensor, rng: torch.Generator) -> Tensor:
         """(b, P) scaled gradients, to be clipped as they are."""
-        return super().contribution(theta, x) / self._scale_P
+        return super().contribution(theta, x, rng) / self._scale_P
 
 
 class AdaDPS(GuidedDescent):

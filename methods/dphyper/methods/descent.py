@@ -88,7 +88,7 @@ class Guide:
     Args:
         target: The model.
         options: Of the method.
-        rng: Source of the loss's times and noises, and of the choice of public records.
+        rng: Source of the choice of public records, and of times and noises of their losses. It is public.
         public: Records of public tasks, for guides that look at them.
     """
 
@@ -99,9 +99,15 @@ class Guide:
     def prepare(self, theta: Tensor, step: int) -> None:
         """Look at public records before the private ones enter step ``step`` (from 0) at ``theta``, (P,)."""
 
-    def contribution(self, theta: Tensor, x: Tensor) -> Tensor:
-        """(b, D) what each record of ``x`` contributes by itself; it is clipped to the mechanism's norm afterwards."""
-        return self.target.per_example_gradients(theta, x, self.rng, self.options.multiplicity)
+    def contribution(self, theta: Tensor, x: Tensor, rng: torch.Generator) -> Tensor:
+        """(b, D) what each record of ``x`` contributes by itself; it is clipped to the mechanism's norm afterwards.
+
+        Args:
+            theta: (P,) the present parameters.
+            x: (b, ...) private records.
+            rng: Secret source of their times and noises.
+        """
+        return self.target.per_example_gradients(theta, x, rng, self.options.multiplicity)
 
     def gradient(self, noisy_D: Tensor) -> Tensor:
         """(P,) the direction of descent from the noisy mean of the contributions."""
@@ -157,7 +163,7 @@ def descend(
     mean = torch.zeros_like(theta, requires_grad=False)
 
     guide.prepare(theta.detach(), 0)
-    steps = private.gradient_steps(lambda x: guide.contribution(theta.detach(), x), mechanism, role=role)
+    steps = private.gradient_steps(lambda x, rng: guide.contribution(theta.detach(), x, rng), mechanism, role=role)
     for step, noisy in enumerate(steps, start=1):
         theta.grad = guide.gradient(noisy.to(theta)).to(theta)
         optimizer.step()
@@ -184,15 +190,14 @@ class GuidedDescent(Method):
     guide_type: ClassVar[type[Guide]] = Guide
     _options: RateOptions
 
-    def mechanism(self, budget: Budget) -> PoissonGradientSteps:
+    @classmethod
+    def mechanisms(cls, budget: Budget, options: RateOptions) -> tuple[PoissonGradientSteps, ...]:
         """The gradient steps, with the noise multiplier that spends the whole budget."""
-        (mechanism,) = calibrate(budget, self._options.unscaled())
-        return mechanism
+        return calibrate(budget, options.unscaled())
 
     def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Tensor:
         """Descend the noisy gradients from the base model."""
         options = self._options
         guide = self.guide_type(self.target, options, rng, self.public if self.reads_public else None)
-        return descend(
-            self.target, private, self.mechanism(budget), options, guide, learning_rate=options.learning_rate
-        )
+        (mechanism,) = self.mechanisms(budget, options)
+        return descend(self.target, private, mechanism, options, guide, learning_rate=options.learning_rate)

@@ -11,6 +11,7 @@ h in expectation only: over the Poisson sample, and with n the true number of re
 batch, which add-or-remove-one protects. At q = 1 and the true n, nothing is too much.
 """
 
+import torch
 from torch import Tensor
 
 from dphyper.bench.method import About
@@ -26,9 +27,9 @@ class Origin(Guide):
         """Take the public gradient that this step is clipped around."""
         self._h_P = self.public_gradients(theta).mean(0)
 
-    def contribution(self, theta: Tensor, x: Tensor) -> Tensor:
+    def contribution(self, theta: Tensor, x: Tensor, rng: torch.Generator) -> Tensor:
         """(b, P) differences from the public gradient."""
-        return super().contribution(theta, x) - self._h_P
+        return super().contribution(theta, x, rng) - self._h_P
 
     def gradient(self, noisy_D: Tensor) -> Tensor:
         """(P,) the noisy mean difference, with the public gradient added back once."""

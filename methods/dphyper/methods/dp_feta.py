@@ -73,9 +73,9 @@ class DPFETA(WarmStart):
     options_type = DPFETAOptions
     _options: DPFETAOptions
 
-    def unscaled_query(self) -> PoissonGradientSteps:
+    @classmethod
+    def unscaled_query(cls, options: DPFETAOptions) -> PoissonGradientSteps:
         """Sums of clipped images over Poisson samples, divided by their expected size."""
-        options = self._options
         return PoissonGradientSteps(
             l2_clip_norm=options.image_clip_norm, sampling_prob=options.query_prob, steps=options.queries
         )
@@ -83,7 +83,7 @@ class DPFETA(WarmStart):
     def central_offsets(self, private: PrivateData, query: PoissonGradientSteps) -> Tensor:
         """(Q, D) noisy central images less the public mean image."""
         centre = self.public.records.mean(0)
-        steps = private.gradient_steps(lambda x: (x - centre).flatten(1), query, role="central images")
+        steps = private.gradient_steps(lambda x, rng: (x - centre).flatten(1), query, role="central images")
         return torch.stack(list(steps)).to(centre)
 
     def ask(self, private: PrivateData, query: Query, rng: torch.Generator) -> tuple[Tensor, Tensor]:

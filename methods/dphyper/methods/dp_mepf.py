@@ -99,21 +99,22 @@ class DPMEPF(Matching):
         features = PublicFeatures(self.target, some_records(self.public, self._options.public_images, rng))
         return Moments(features) if self._options.moments == 2 else features
 
-    def mechanisms(self, budget: Budget) -> tuple[OneShotMean, ...]:
+    @classmethod
+    def mechanisms(cls, budget: Budget, options: DPMEPFOptions) -> tuple[OneShotMean, ...]:
         """One release for each moment, with one noise multiplier."""
-        mean = OneShotMean(l2_clip_norm=1.0, count_weight=self._options.count_weight)
-        return calibrate(budget, *(mean,) * self._options.moments)
+        mean = OneShotMean(l2_clip_norm=1.0, count_weight=options.count_weight)
+        return calibrate(budget, *(mean,) * options.moments)
 
     def release(self, private: PrivateData, embedding: Embedding, budget: Budget) -> tuple[Tensor, Tensor, float]:
         """As in `Matching`; the moments one after the other."""
         size = self.target.num_features
         releases = [
             private.release_mean(
-                lambda x, part=part: embedding(x)[:, part * size : (part + 1) * size],  # type: ignore[misc]
+                lambda x, rng, part=part: embedding(x)[:, part * size : (part + 1) * size],  # type: ignore[misc]
                 mechanism,
                 role=f"moment {part + 1} of the features",
             )
-            for part, mechanism in enumerate(self.mechanisms(budget))
+            for part, mechanism in enumerate(self.mechanisms(budget, self._options))
         ]
         mean_F = torch.cat([release.mean for release in releases])
         noise_std_F = torch.cat([torch.full_like(release.mean, release.noise_std) for release in releases])

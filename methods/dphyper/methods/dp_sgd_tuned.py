@@ -29,16 +29,17 @@ class DPSGDTunedOptions(DescentOptions):
 
     Attributes:
         learning_rates: The candidates, separated by commas; each as in `RateOptions`.
-        mean_trials: Mean of the number of trials, above 1.
-        shape: Law of that number: 0 logarithmic, 1 geometric, ``inf`` Poisson, between them negative binomial.
+        mean_trials: Mean of the number of trials that count, above 1.
+        shape: Law of that number: 0 logarithmic, 1 geometric, ``inf`` Poisson, between them negative binomial. All
+            trials that may count are run, 31 for a Poisson law of mean 5, or the running time would tell the number.
         score_share: Share of a trial's 1/σ² that the score takes, above 0 and below 1; the rest is the training's.
         score_clip: Improvement of a record's loss, relative to that of the public model, that counts as a whole vote.
         score_draws: Draws of time and noise over which a record's losses are averaged for the score.
     """
 
     learning_rates: str = "6, 18, 54"
-    mean_trials: float = 10.0
-    shape: float = 1.0
+    mean_trials: float = 5.0
+    shape: float = math.inf
     score_share: float = 0.2
     score_clip: float = 0.01
     score_draws: int = 8
@@ -84,8 +85,7 @@ class DPSGDTuned(Method):
         public_data="None.",
         private_release="In each of a random, secret number of trials the gradients of `dp_sgd`, and a score: the sum "
         "of the records' relative improvements over the public model, each clipped to 1.",
-        passes="In each trial, of which there are `mean_trials` on average, q T K gradients and 2 `score_draws` "
-        "forward passes.",
+        passes="In each trial q T K gradients and 2 `score_draws` forward passes; 31 trials by default.",
         departures="The score and its share of the budget are ours, the paper leaves them open.",
     )
     selection: ClassVar[Selection] = "tuned_private"
@@ -93,28 +93,28 @@ class DPSGDTuned(Method):
     options_type = DPSGDTunedOptions
     _options: DPSGDTunedOptions
 
-    def mechanism(self, budget: Budget) -> BestOfTrials:
+    @classmethod
+    def mechanisms(cls, budget: Budget, options: DPSGDTunedOptions) -> tuple[BestOfTrials, ...]:
         """All trials together, with the noise multipliers that spend the whole budget."""
-        options = self._options
         training = options.unscaled()
         # A sum over samples of rate q costs about q² of what a sum over all records costs at the same multiplier.
         weight = training.steps * training.sampling_prob**2
         ratio = math.sqrt((1 - options.score_share) / (options.score_share * weight))
         unscaled = BestOfTrials(
-            trial=(training, NoisyHistogram(bins=1)),
+            trial=(training, NoisyHistogram()),
             mean_trials=options.mean_trials,
             shape=options.shape,
             noise_ratios=(1.0, ratio),
         )
-        (mechanism,) = calibrate(budget, unscaled)
-        return mechanism
+        return calibrate(budget, unscaled)
 
     def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Tensor:
         """Parameters of the best trial; those of the public model if there was none.
 
         The generator of the run is not used: trials must not share randomness, nor may anybody know it.
         """
-        options, mechanism = self._options, self.mechanism(budget)
+        options = self._options
+        (mechanism,) = self.mechanisms(budget, options)
         training, scoring = mechanism.trial
         assert isinstance(training, PoissonGradientSteps)
         assert isinstance(scoring, NoisyHistogram)
@@ -124,7 +124,7 @@ class DPSGDTuned(Method):
             rate = float(rates[torch.randint(len(rates), (1,), generator=rng)])
             guide = Guide(self.target, options, rng)
             theta = descend(self.target, private, training, options, guide, learning_rate=rate)
-            votes = private.release_histogram(lambda x: self._vote(theta, x, rng), scoring, role="score")
+            votes = private.release_histogram(lambda x, rng: self._vote(theta, x, rng), scoring, role="score")
             return theta, float(votes)
 
         best = private.best_of(trial, mechanism, role="learning rate")

@@ -99,10 +99,10 @@ class DPAgg(Method):
             code_bk = code_bk - options.code_rate * gradient_bk
         return code_bk
 
-    def mechanism(self, budget: Budget) -> OneShotMean:
+    @classmethod
+    def mechanisms(cls, budget: Budget, options: DPAggOptions) -> tuple[OneShotMean, ...]:
         """The one release, with the noise multiplier that spends the whole budget."""
-        (mechanism,) = calibrate(budget, OneShotMean(l2_clip_norm=1.0, count_weight=self._options.count_weight))
-        return mechanism
+        return calibrate(budget, OneShotMean(l2_clip_norm=1.0, count_weight=options.count_weight))
 
     def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Tensor:
         """Release the mean code and decode it."""
@@ -111,7 +111,8 @@ class DPAgg(Method):
         support, query = x_TQ.split([options.public_images, options.query_images], 1)
         public_TQk = torch.stack([self.codes(x, rng) for x in support])
         unit = public_TQk.norm(dim=-1).median().clamp(min=1e-12)
-        release = private.release_mean(lambda x: self.codes(x, rng) / unit, self.mechanism(budget), role="mean code")
+        (mechanism,) = self.mechanisms(budget, options)
+        release = private.release_mean(lambda x, secret: self.codes(x, secret) / unit, mechanism, role="mean code")
         clipped_TQk = public_TQk / unit
         clipped_TQk = clipped_TQk / clipped_TQk.norm(dim=-1, keepdim=True).clamp(min=1.0)
         scale = self.choose_scale(clipped_TQk.mean(1), query, release.noise_std, rng)

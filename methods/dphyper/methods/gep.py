@@ -73,9 +73,9 @@ class GEPOptions(BiasedGEPOptions):
 class Embedding(PublicSpaceGuide):
     """Vᵀ ẽ: the gradient seen in the public space alone."""
 
-    def contribution(self, theta: Tensor, x: Tensor) -> Tensor:
+    def contribution(self, theta: Tensor, x: Tensor, rng: torch.Generator) -> Tensor:
         """(b, k) coordinates in units of C0."""
-        return self.embedded(super().contribution(theta, x))
+        return self.embedded(super().contribution(theta, x, rng))
 
     def embedded(self, gradient_bP: Tensor) -> Tensor:
         """(b, k) coordinates of the gradients, of norm at most 1."""
@@ -91,9 +91,9 @@ class Embedding(PublicSpaceGuide):
 class EmbeddingAndResidual(Embedding):
     """Vᵀ ẽ + r̃."""
 
-    def contribution(self, theta: Tensor, x: Tensor) -> Tensor:
+    def contribution(self, theta: Tensor, x: Tensor, rng: torch.Generator) -> Tensor:
         """(b, k + P) coordinates in units of C0, residual in units of C1."""
-        gradient_bP = PublicSpaceGuide.contribution(self, theta, x)
+        gradient_bP = PublicSpaceGuide.contribution(self, theta, x, rng)
         # What the coordinates say before they are clipped: the residual does not make up for their clipping.
         residual_bP = gradient_bP - (gradient_bP @ self.basis_kP.T) @ self.basis_kP
         clip = self.options.residual_clip_norm

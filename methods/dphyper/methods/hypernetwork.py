@@ -435,15 +435,16 @@ class Hypernetwork(Method):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def mechanism(self, budget: Budget) -> OneShotMean:
+    @classmethod
+    def mechanisms(cls, budget: Budget, options: HypernetworkOptions) -> tuple[OneShotMean, ...]:
         """The one release, with the noise multiplier that spends the whole budget."""
-        (mechanism,) = calibrate(budget, OneShotMean(l2_clip_norm=1.0, count_weight=self._options.count_weight))
-        return mechanism
+        return calibrate(budget, OneShotMean(l2_clip_norm=1.0, count_weight=options.count_weight))
 
     @torch.no_grad()
     def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Tensor:
         """Release the mean embedding and the share of novel records once, and decode the embedding."""
-        release = private.release_mean(self.contribution, self.mechanism(budget), role="mean embedding")
+        (mechanism,) = self.mechanisms(budget, self._options)
+        release = private.release_mean(lambda x, rng: self.contribution(x), mechanism, role="mean embedding")
         z_Tk, novel = release.mean.float()[None, :-1], release.mean[-1] * 2**0.5
         noise_T, n_T = z_Tk.new_tensor([release.noise_std]), z_Tk.new_tensor([release.count])
         self.embedding_shift = float(self._shrinkage(self.embedding_dim).distance(z_Tk, noise_T, n_T))
@@ -467,9 +468,10 @@ class HypernetworkSigma0(Hypernetwork):
     private = False
     selection = "non_private"
 
-    def mechanism(self, budget: Budget) -> OneShotMean:
+    @classmethod
+    def mechanisms(cls, budget: Budget, options: HypernetworkOptions) -> tuple[OneShotMean, ...]:
         """The release at σ = 0."""
-        return OneShotMean(l2_clip_norm=1.0, count_weight=self._options.count_weight, noise_multiplier=0.0)
+        return (OneShotMean(l2_clip_norm=1.0, count_weight=options.count_weight, noise_multiplier=0.0),)
 
 
 class PublicMean(Hypernetwork):
@@ -483,6 +485,11 @@ class PublicMean(Hypernetwork):
         passes="None.",
     )
     uses = frozenset({"task", "n", "embedding_dim", "seed"})
+
+    @classmethod
+    def mechanisms(cls, budget: Budget, options: HypernetworkOptions) -> tuple[OneShotMean, ...]:
+        """No release."""
+        return ()
 
     @torch.no_grad()
     def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Tensor:

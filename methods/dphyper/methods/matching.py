@@ -227,9 +227,10 @@ class Matching(Method):
     def embedding(self, rng: torch.Generator) -> Embedding:
         """The embedding; it may depend on public records and on ``rng``."""
 
-    def mechanisms(self, budget: Budget) -> tuple[OneShotMean, ...]:
+    @classmethod
+    def mechanisms(cls, budget: Budget, options: Any) -> tuple[OneShotMean, ...]:
         """The releases, which together spend the whole budget."""
-        return calibrate(budget, OneShotMean(l2_clip_norm=1.0, count_weight=self._options.count_weight))
+        return calibrate(budget, OneShotMean(l2_clip_norm=1.0, count_weight=options.count_weight))
 
     def release(self, private: PrivateData, embedding: Embedding, budget: Budget) -> tuple[Tensor, Tensor, float]:
         """The mean embedding.
@@ -237,8 +238,8 @@ class Matching(Method):
         Returns:
             (F,) noisy mean, (F,) standard deviation of its noise, and the number of records or its noisy estimate.
         """
-        (mechanism,) = self.mechanisms(budget)
-        released = private.release_mean(embedding, mechanism, role="mean embedding")
+        (mechanism,) = self.mechanisms(budget, self._options)
+        released = private.release_mean(lambda x, rng: embedding(x), mechanism, role="mean embedding")
         return released.mean, torch.full_like(released.mean, released.noise_std), released.count
 
     def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Tensor:

@@ -43,12 +43,7 @@ class NonprivateLoRA(DPSGD):
     selection = "non_private"
     options_type = NonprivateOptions
 
-    def mechanism(self, budget: Budget) -> PoissonGradientSteps:
+    @classmethod
+    def mechanisms(cls, budget: Budget, options: RateOptions) -> tuple[PoissonGradientSteps, ...]:
         """Gradient steps without clipping and noise."""
-        options = self._options
-        return PoissonGradientSteps(
-            l2_clip_norm=options.l2_clip_norm,
-            sampling_prob=options.sampling_prob,
-            steps=options.steps,
-            noise_multiplier=0.0,
-        )
+        return (options.unscaled().with_noise(0.0),)

@@ -60,14 +60,14 @@ class Probes(PublicSpaceGuide):
         self.probes_qP: Tensor = torch.linalg.qr(mixed_kq).Q.T.to(self.basis_kP) @ self.basis_kP
 
     @torch.no_grad()
-    def contribution(self, theta: Tensor, x: Tensor) -> Tensor:
+    def contribution(self, theta: Tensor, x: Tensor, rng: torch.Generator) -> Tensor:
         """(b, q) symmetric differences, averaged over K draws of time and noise."""
         draws, reach = int(self.options.multiplicity), float(self.options.smoothing)
-        repeated, state = x.repeat_interleave(draws, 0), self.rng.get_state()
+        repeated, state = x.repeat_interleave(draws, 0), rng.get_state()
 
         def loss(moved: Tensor) -> Tensor:
-            self.rng.set_state(state)
-            return self.target.per_example_loss(moved, repeated, self.rng)
+            rng.set_state(state)
+            return self.target.per_example_loss(moved, repeated, rng)
 
         differences = [loss(theta + reach * u_P) - loss(theta - reach * u_P) for u_P in self.probes_qP]
         mean_bq: Tensor = torch.stack(differences, 1).unflatten(0, (-1, draws)).mean(1)

@@ -92,9 +92,9 @@ class SyntheticSpan(Guide):
         varied = self.target.vary(theta, kept, self.options.variation_strength, self.rng)
         self.images = torch.cat([kept, varied])[:count]
 
-    def contribution(self, theta: Tensor, x: Tensor) -> Tensor:
+    def contribution(self, theta: Tensor, x: Tensor, rng: torch.Generator) -> Tensor:
         """(b, N) coefficients, of norm 1."""
-        coefficients_bN = super().contribution(theta, x) @ self.solved_NP.T
+        coefficients_bN = super().contribution(theta, x, rng) @ self.solved_NP.T
         return torch.nn.functional.normalize(coefficients_bN.double(), eps=1e-300)
 
     def gradient(self, noisy_D: Tensor) -> Tensor:

@@ -79,10 +79,10 @@ class PrivateEvolution(Method):
     options_type = PrivateEvolutionOptions
     _options: PrivateEvolutionOptions
 
-    def mechanisms(self, budget: Budget) -> tuple[NoisyHistogram, ...]:
+    @classmethod
+    def mechanisms(cls, budget: Budget, options: PrivateEvolutionOptions) -> tuple[NoisyHistogram, ...]:
         """One histogram for each iteration, with one noise multiplier, which together spend the whole budget."""
-        options = self._options
-        return calibrate(budget, *(NoisyHistogram(bins=options.population),) * options.iterations)
+        return calibrate(budget, *(NoisyHistogram(),) * options.iterations)
 
     def evolve(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """The last population.
@@ -94,7 +94,7 @@ class PrivateEvolution(Method):
         features = PublicFeatures(self.target, some_records(self.public, options.public_images, rng))
         images = to_unit(self.target.sample(base, options.population, rng)).to(base.device)
         votes_S = torch.ones(options.population)
-        for iteration, mechanism in enumerate(self.mechanisms(budget)):
+        for iteration, mechanism in enumerate(self.mechanisms(budget, options)):
             if iteration:
                 rows = torch.multinomial(votes_S.to(rng.device), options.population, True, generator=rng)
                 done = (iteration - 1) / max(options.iterations - 2, 1)
@@ -102,7 +102,7 @@ class PrivateEvolution(Method):
                 images = self.target.vary(base, images[rows.to(images.device)], strength, rng)
             candidates_SF = features(images)
             noisy_S = private.release_histogram(
-                lambda x, among_SF=candidates_SF: nearest_votes(features(x), among_SF, options.votes),  # type: ignore[misc]
+                lambda x, rng, among_SF=candidates_SF: nearest_votes(features(x), among_SF, options.votes),  # type: ignore[misc]
                 mechanism,
                 role=f"votes {iteration + 1}",
             ).cpu()

@@ -53,9 +53,10 @@ class PrivImage(WarmStart):
     options_type = PrivImageOptions
     _options: PrivImageOptions
 
-    def unscaled_query(self) -> NoisyHistogram:
+    @classmethod
+    def unscaled_query(cls, options: PrivImageOptions) -> NoisyHistogram:
         """One histogram with a bin for each public task."""
-        return NoisyHistogram(bins=len(self.public.tasks))
+        return NoisyHistogram()
 
     def ask(self, private: PrivateData, query: Query, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """The images of the tasks with the most votes, each task with the same weight."""
@@ -67,7 +68,7 @@ class PrivImage(WarmStart):
         centroids_TF = features.features_NF.unflatten(0, (len(public.tasks), -1)).mean(1)
         votes = min(self._options.votes, len(centroids_TF))
         counts_T = private.release_histogram(
-            lambda x: nearest_votes(features(x), centroids_TF, votes), query, role="votes for public tasks"
+            lambda x, rng: nearest_votes(features(x), centroids_TF, votes), query, role="votes for public tasks"
         )
         chosen = counts_T.topk(min(self._options.selected, len(counts_T))).indices.tolist()
         tasks = [torch.from_numpy(public.tasks[task]) for task in chosen]

@@ -73,10 +73,10 @@ class Carriers(Guide):
         parts = rows_bP.split([o * i for o, i in shapes], dim=1)
         return (part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=True))
 
-    def contribution(self, theta: Tensor, x: Tensor) -> Tensor:
+    def contribution(self, theta: Tensor, x: Tensor, rng: torch.Generator) -> Tensor:
         """(b, D) gradients of all carriers."""
         rows = []
-        matrices = self._matrices(super().contribution(theta, x))
+        matrices = self._matrices(super().contribution(theta, x, rng))
         for gradient_boi, left_oc, right_ci in zip(matrices, self.left_oc, self.right_ci, strict=True):
             rows.append((gradient_boi @ right_ci.T).flatten(1))
             if self.options.carriers == "both":

@@ -272,8 +272,8 @@ class _WhitenedGuide(Guide):
         super().__init__(method.target, method._options, rng)
         self._method = method
 
-    def contribution(self, theta: Tensor, x: Tensor) -> Tensor:
-        return self._method.gradients(theta, x, self.rng, self.options.multiplicity)
+    def contribution(self, theta: Tensor, x: Tensor, rng: torch.Generator) -> Tensor:
+        return self._method.gradients(theta, x, rng, self.options.multiplicity)
 
 
 class SubspaceDPSGD(Subspace):
@@ -290,17 +290,18 @@ class SubspaceDPSGD(Subspace):
     options_type = SubspaceDPSGDOptions
     _options: SubspaceDPSGDOptions
 
-    def mechanism(self, budget: Budget) -> PoissonGradientSteps:
+    @classmethod
+    def mechanisms(cls, budget: Budget, options: SubspaceDPSGDOptions) -> tuple[PoissonGradientSteps, ...]:
         """The gradient steps, with the noise multiplier that spends the whole budget."""
-        (mechanism,) = calibrate(budget, self._options.unscaled())
-        return mechanism
+        return calibrate(budget, options.unscaled())
 
     def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Tensor:
         """Descend the noisy gradients in the coefficients."""
+        (mechanism,) = self.mechanisms(budget, self._options)
         a_k = descend(
             self.target,
             private,
-            self.mechanism(budget),
+            mechanism,
             self._options,
             _WhitenedGuide(self, rng),
             learning_rate=self._options.learning_rate,
@@ -336,13 +337,14 @@ class SubspaceOneShot(Subspace):
     options_type = SubspaceOneShotOptions
     _options: SubspaceOneShotOptions
 
-    def mechanism(self, budget: Budget) -> OneShotMean:
+    @classmethod
+    def mechanisms(cls, budget: Budget, options: SubspaceOneShotOptions) -> tuple[OneShotMean, ...]:
         """The one release, with the noise multiplier that spends the whole budget."""
-        (mechanism,) = calibrate(budget, OneShotMean(l2_clip_norm=1.0, count_weight=self._options.count_weight))
-        return mechanism
+        return calibrate(budget, OneShotMean(l2_clip_norm=1.0, count_weight=options.count_weight))
 
     def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Tensor:
         """Release the mean code once and guess the coefficients from it."""
-        release = private.release_mean(lambda x: self._codes_at_mean(x, rng), self.mechanism(budget), role="mean code")
+        (mechanism,) = self.mechanisms(budget, self._options)
+        release = private.release_mean(self._codes_at_mean, mechanism, role="mean code")
         a_k = self.decoder(release.mean.to(self.scale_k), release.noise_std, release.count)
         return self.parameters_at(a_k)

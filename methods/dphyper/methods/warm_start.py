@@ -11,7 +11,7 @@ import dataclasses
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from dphyper.bench.errors import UserError
 from dphyper.bench.method import Method, Options, Role, Selection
 from dphyper.bench.privacy.accounting import calibrate
 from dphyper.bench.privacy.budget import Budget
-from dphyper.bench.privacy.mechanisms import NoisyHistogram, PoissonGradientSteps
+from dphyper.bench.privacy.mechanisms import GaussianMechanism, NoisyHistogram, PoissonGradientSteps
 from dphyper.bench.privacy.private_data import PrivateData
 from dphyper.methods.descent import Guide, RateOptions, descend
 from dphyper.methods.fitting import FitOptions, fit
@@ -56,8 +56,9 @@ class WarmStart(Method):
     options_type: ClassVar[type[Options]] = WarmStartOptions
     _options: WarmStartOptions
 
+    @classmethod
     @abstractmethod
-    def unscaled_query(self) -> Query:
+    def unscaled_query(cls, options: Any) -> Query:
         """The query, without its noise multiplier."""
 
     @abstractmethod
@@ -68,25 +69,23 @@ class WarmStart(Method):
             (N, ...) images for the warm-up and their (N,) weights.
         """
 
-    def mechanisms(self, budget: Budget) -> tuple[Query, PoissonGradientSteps | None]:
-        """The query and the gradient steps, None for none of these, which together spend the budget."""
-        share = self._options.query_share
-        (alone,) = calibrate(budget, self.unscaled_query())
-        if share == 1:
-            return alone, None
+    @classmethod
+    def mechanisms(cls, budget: Budget, options: WarmStartOptions) -> tuple[GaussianMechanism, ...]:
+        """The query and the gradient steps, if any, which together spend the budget."""
+        (alone,) = calibrate(budget, cls.unscaled_query(options))
+        if options.query_share == 1:
+            return (alone,)
         assert alone.noise_multiplier is not None
-        query = dataclasses.replace(alone, noise_multiplier=alone.noise_multiplier / math.sqrt(share))
-        _, steps = calibrate(budget, query, self._options.unscaled())
-        assert isinstance(steps, PoissonGradientSteps)
-        return query, steps
+        query = dataclasses.replace(alone, noise_multiplier=alone.noise_multiplier / math.sqrt(options.query_share))
+        return calibrate(budget, query, options.unscaled())
 
     def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Tensor:
         """Ask, fit the LoRA to the answer, and descend the noisy gradients from there."""
         options = self._options
-        query, steps = self.mechanisms(budget)
+        query, *steps = self.mechanisms(budget, options)
         images, weights = self.ask(private, query, rng)
         theta = fit(self.target, self.target.initial(), images, options, rng, weights=weights)
-        if steps is None:
+        if not steps:
             return theta
         guide = Guide(self.target, options, rng)
-        return descend(self.target, private, steps, options, guide, learning_rate=options.learning_rate, theta=theta)
+        return descend(self.target, private, steps[0], options, guide, learning_rate=options.learning_rate, theta=theta)

@@ -91,7 +91,7 @@ def audit_one_shot(
     def score(records: Tensor) -> float:
         ledger = Ledger(budget)
         private = PrivateData(records, n=n, ledger=ledger, noise=noise)
-        private.release_mean(lambda x: x, mechanism, role="audit")
+        private.release_mean(lambda x, rng: x, mechanism, role="audit")
         released = ledger.charges[0].output
         assert released is not None
         return float(np.dot(released, direction))
@@ -141,7 +141,7 @@ def audit_gradient_steps(
 
     def score(records: Tensor) -> float:
         private = PrivateData(records, n=n, ledger=Ledger(budget), noise=noise)
-        steps = private.gradient_steps(lambda x: x, mechanism, role="audit")
+        steps = private.gradient_steps(lambda x, rng: x, mechanism, role="audit")
         x = np.array([float(step[0]) for step in steps]) * scale
         other = log_density(x, -1.0) if budget.relation is Relation.REPLACE_ONE else 0.0
         return float(np.sum(log_density(x, 1.0) - other))

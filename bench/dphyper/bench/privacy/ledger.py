@@ -3,8 +3,9 @@
 Every charge is written down, and to disk where the ledger has a path, *before* any noise is drawn; a charge that
 would exceed the budget raises and leaves the ledger as it was. A role is charged once: a run that is resumed gets
 the stored output of a release that was completed, and an error for one that was interrupted, never a second draw
-with fresh noise; `forget_unseen` takes back what died unseen. The JSON form (``docs/ledger.md``) suffices to derive ε
-again without running anything.
+with fresh noise. What died unseen with its process is taken back by `forget_unseen`. What a run had drawn before it
+raised stays charged (`close_attempt`): its failure was seen, and whoever tries until a run succeeds pays for all tries.
+The JSON form (``docs/ledger.md``) suffices to derive ε again without running anything.
 
 What it does not guarantee: that the run had no other access to the records. `PrivateData` sees to that.
 """
@@ -19,6 +20,7 @@ from typing import Any
 
 import attr
 import dp_accounting
+import numpy as np
 
 from dphyper.bench.errors import PrivacyError, UserError
 from dphyper.bench.privacy.accounting import epsilon_of
@@ -34,7 +36,7 @@ from dphyper.bench.privacy.mechanisms import (
 from dphyper.bench.privacy.noise import NoiseSource
 from dphyper.bench.store import write_json
 
-SCHEMA = 1
+SCHEMA = 2
 _KINDS: dict[str, type[GaussianMechanism]] = {
     kind.__name__: kind for kind in (OneShotMean, PoissonGradientSteps, NoisyHistogram)
 }
@@ -49,12 +51,14 @@ class Charge:
         mechanism: The calibrated mechanism.
         complete: False from the charge until the release was drawn whole.
         output: The released numbers where they are kept (one-shot releases), for a resumed run.
+        attempt: 0 for the run that the ledger is of; for a release of an earlier one that failed, its number from 1 on.
     """
 
     role: str
     mechanism: Mechanism
     complete: bool = False
     output: tuple[float, ...] | None = None
+    attempt: int = 0
 
 
 class Ledger:
@@ -68,7 +72,8 @@ class Ledger:
         budget: As given.
         charges: The lines, in the order of charging.
         n: Nominal number of records, set by `bind`.
-        noise: ``{"source": "os" | "reproducible", "sampler": "continuous" | "discrete"}``, set by `bind`.
+        noise: ``{"source": "os" | "reproducible", "sampler": "rounded"}``, set by `bind`. Rows of former versions have
+            the samplers ``continuous``, whose digits show in the release, and ``discrete``.
 
     >>> from dphyper.bench.privacy.budget import Relation
     >>> from dphyper.bench.privacy.accounting import calibrate
@@ -126,7 +131,7 @@ class Ledger:
             )
         described = {
             "source": "reproducible" if noise.is_reproducible else "os",
-            "sampler": "discrete" if noise.secure else "continuous",
+            "sampler": "rounded",
         }
         if self.charges and (self.n, self.noise) != (n, described):
             raise PrivacyError(
@@ -141,7 +146,7 @@ class Ledger:
             PrivacyError: The role was charged before, or the total would exceed the budget. The ledger is then
                 unchanged.
         """
-        if any(charge.role == role for charge in self.charges):
+        if any(charge.role == role for charge in self.current):
             raise PrivacyError(
                 f"role '{role}' is charged already: drawing it again with fresh noise would be a second release. If "
                 "a run was interrupted in it, start over in a new folder, and keep nothing that run produced"
@@ -152,6 +157,13 @@ class Ledger:
 
     def _permit(self, mechanism: Mechanism, role: str) -> None:
         total = self._epsilon([*(charge.mechanism for charge in self.charges), mechanism])
+        failed = len({charge.attempt for charge in self.charges if charge.attempt})
+        if total > self.budget.epsilon and failed:
+            raise PrivacyError(
+                f"role '{role}' would bring the cell to ε = {total:.4g}, above its budget {self.budget.epsilon:.4g}, "
+                f"with what {failed} failed attempt{'s' * (failed > 1)} released: a run that failed has been seen to "
+                "fail. Mend the fault, run the cell as another `noise_draw`, and report that there was this one"
+            )
         if total > self.budget.epsilon:
             raise PrivacyError(
                 f"role '{role}' would bring the run to ε = {total:.4g}, above its budget {self.budget.epsilon:.4g} at "
@@ -160,7 +172,7 @@ class Ledger:
 
     def complete(self, role: str, output: Sequence[float] | None = None) -> None:
         """Mark a charged release as drawn, and keep its output where a resumed run can use it."""
-        index = [charge.role for charge in self.charges].index(role)
+        index = [(charge.role, charge.attempt) for charge in self.charges].index((role, 0))
         kept = None if output is None else tuple(float(value) for value in output)
         self.charges[index] = dataclasses.replace(self.charges[index], complete=True, output=kept)
         self._write()
@@ -171,7 +183,7 @@ class Ledger:
         Raises:
             PrivacyError: The role was completed by another mechanism.
         """
-        for charge in self.charges:
+        for charge in self.current:
             if charge.role == role and charge.output is not None:
                 if charge.mechanism != mechanism:
                     raise PrivacyError(f"role '{role}' was released by {charge.mechanism}, not by {mechanism}")
@@ -181,16 +193,51 @@ class Ledger:
     def forget_unseen(self) -> bool:
         """Take back the charges whose releases nobody can have seen, and say whether there were any.
 
-        For a run that was interrupted and starts over: a release whose numbers were not kept died with its process, so
-        that drawing it again is no second release of anything. Those that were kept stay charged and are used again. A
-        private selection is never taken back: long ones are interrupted more often, so that those which end would not
-        have the law that is charged.
+        For a run whose process died, leaving no row, and that starts over: a release whose numbers were not kept died
+        with it, so that drawing it again is no second release of anything. Those that were kept stay charged and are
+        used again. A private selection is never taken back: long ones are interrupted more often, so that those which
+        end would not have the law that is charged.
         """
-        unseen = [c for c in self.charges if c.output is None and not isinstance(c.mechanism, BestOfTrials)]
+        unseen = [c for c in self.current if c.output is None and not isinstance(c.mechanism, BestOfTrials)]
         if unseen:
             self.charges = [charge for charge in self.charges if charge not in unseen]
             self._write()
         return bool(unseen)
+
+    def close_attempt(self) -> None:
+        """Keep the charges of a run that raised beside those of the next, which compose with them.
+
+        Releases whose numbers were kept stay those of the present run, which uses them again.
+        """
+        number = 1 + max((charge.attempt for charge in self.charges), default=0)
+        closed = [charge for charge in self.current if charge.output is None]
+        self.charges = [
+            dataclasses.replace(charge, attempt=number) if charge in closed else charge for charge in self.charges
+        ]
+        if closed:
+            self._write()
+
+    @property
+    def current(self) -> list[Charge]:
+        """The charges of the present run, without those of attempts that failed."""
+        return [charge for charge in self.charges if not charge.attempt]
+
+    def differences(self, declared: Sequence[Mechanism]) -> list[str]:
+        """How the releases of the present run differ from those that its method declares, one line each.
+
+        Args:
+            declared: What `Method.mechanisms` gives for the budget; the order does not matter.
+        """
+        missing, undeclared = list(declared), []
+        for charge in self.current:
+            same = [mechanism for mechanism in missing if _same_mechanism(mechanism, charge.mechanism)]
+            if same:
+                missing.remove(same[0])
+            else:
+                undeclared.append(
+                    f"role '{charge.role}' released {charge.mechanism}, which its method does not declare"
+                )
+        return undeclared + [f"{mechanism} is declared by its method, and not in its ledger" for mechanism in missing]
 
     def spent(self) -> float:
         """ε of all charges together at the budget's δ, agreed on by two accountants; 0 without a charge."""
@@ -224,6 +271,7 @@ class Ledger:
                     "noise_std": _plain(charge.mechanism.noise_std(relation)),
                     "complete": charge.complete,
                     "output": None if charge.output is None else list(charge.output),
+                    "attempt": charge.attempt,
                 }
                 for charge in self.charges
             ],
@@ -244,7 +292,13 @@ class Ledger:
             output = None if line["output"] is None else tuple(line["output"])
             mechanism = mechanism_from_json(line["mechanism"])
             ledger.charges.append(
-                Charge(role=line["role"], mechanism=mechanism, complete=line["complete"], output=output)
+                Charge(
+                    role=line["role"],
+                    mechanism=mechanism,
+                    complete=line["complete"],
+                    output=output,
+                    attempt=line["attempt"],
+                )
             )
         return ledger
 
@@ -275,6 +329,24 @@ class TrialLedger(Ledger):
             )
 
 
+def _same_mechanism(a: Mechanism, b: Mechanism) -> bool:
+    """Whether two descriptions are one, up to the last digits of calibrated noise."""
+    plain = [_numbers_apart(mechanism_json(mechanism)) for mechanism in (a, b)]
+    return plain[0][1] == plain[1][1] and np.allclose(plain[0][0], plain[1][0], rtol=1e-5, atol=0)
+
+
+def _numbers_apart(plain: Any) -> tuple[list[float], Any]:
+    """The floating-point numbers of plain data, and the data without them."""
+    if isinstance(plain, float):
+        return [plain], None
+    if not isinstance(plain, (dict, list)):
+        return [], plain
+    parts = {
+        key: _numbers_apart(value) for key, value in (plain.items() if isinstance(plain, dict) else enumerate(plain))
+    }
+    return [n for numbers, _ in parts.values() for n in numbers], {key: rest for key, (_, rest) in parts.items()}
+
+
 def mechanism_json(mechanism: Mechanism) -> dict[str, Any]:
     """A mechanism as plain data: ``kind`` is its class; those of a trial are nested."""
     plain: dict[str, Any] = {"kind": type(mechanism).__name__}
@@ -287,7 +359,7 @@ def mechanism_json(mechanism: Mechanism) -> dict[str, Any]:
 def mechanism_from_json(plain: Mapping[str, Any]) -> Mechanism:
     """Inverse of `mechanism_json`.
 
-    >>> trials = BestOfTrials(trial=(NoisyHistogram(bins=1, noise_multiplier=9.0),), mean_trials=10.0)
+    >>> trials = BestOfTrials(trial=(NoisyHistogram(noise_multiplier=9.0),), mean_trials=10.0)
     >>> mechanism_from_json(mechanism_json(trials)) == trials
     True
     """

@@ -29,6 +29,9 @@ from scipy.special import gammaln
 from dphyper.bench.errors import PrivacyError, UserError
 from dphyper.bench.privacy.budget import Relation
 
+# A sum of 2²⁶ records in steps of 2⁻²⁴ of so little noise still fits into 64 bits.
+LEAST_NOISE = 2.0**-10
+
 
 class GaussianMechanism:
     """What all mechanisms share; not a mechanism by itself.
@@ -53,6 +56,11 @@ class GaussianMechanism:
             raise UserError(f"l2_clip_norm = {self.l2_clip_norm}: expected a number above 0")
         if sigma is not None and not 0 <= sigma < math.inf:
             raise UserError(f"noise_multiplier = {sigma}: expected 0 (no privacy) or a number above it")
+        if sigma and sigma < LEAST_NOISE:
+            raise UserError(
+                f"noise_multiplier = {sigma:g}: expected 0 (no privacy) or at least {LEAST_NOISE:g}, for less protects "
+                "nobody (ε is above 100,000)"
+            )
         if math.isinf(self.l2_clip_norm) and sigma:
             raise UserError(f"l2_clip_norm = inf with noise_multiplier = {sigma}: unbounded records need a finite clip")
         if not 0 < self.sampling_prob <= 1:
@@ -186,23 +194,16 @@ class NoisyHistogram(GaussianMechanism):
     arXiv:2305.15560, Algorithm 2.
 
     Attributes:
-        bins: Length of a vote, at least 1.
         noise_multiplier: See the head of this module; it equals the standard deviation on each bin.
 
-    >>> NoisyHistogram(bins=10, noise_multiplier=4.0).noise_std(Relation.ADD_OR_REMOVE_ONE)
+    >>> NoisyHistogram(noise_multiplier=4.0).noise_std(Relation.ADD_OR_REMOVE_ONE)
     4.0
     """
 
-    bins: int
     noise_multiplier: float | None = None
     l2_clip_norm = 1.0
     sampling_prob = 1.0
     steps = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.bins < 1:
-            raise UserError(f"bins = {self.bins}: expected at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,7 +214,8 @@ class BestOfTrials:
     ``trial`` and scores itself by them; all candidates share one description, hence one Rényi curve. K has a
     truncated negative binomial law (shape η: 0 logarithmic, 1 geometric) or a Poisson law (``inf``; K = 0 releases
     nothing). Its randomness is part of the guarantee: who learns K, from a running time for instance, learns more
-    than was charged, and K must not be drawn again. Papernot & Steinke 2022, arXiv:2110.03620, Theorems 2 and 6.
+    than was charged, and K must not be drawn again. Hence `most_trials` are run always, and the first K count.
+    Papernot & Steinke 2022, arXiv:2110.03620, Theorems 2 and 6.
 
     Attributes:
         trial: The releases of one trial, at least one.
@@ -222,7 +224,7 @@ class BestOfTrials:
         noise_ratios: Noise multipliers that `calibrate` gives to the releases, relative to one another, each above
             0; empty for one and the same.
 
-    >>> trials = BestOfTrials(trial=(NoisyHistogram(bins=1, noise_multiplier=9.0),), mean_trials=10.0)
+    >>> trials = BestOfTrials(trial=(NoisyHistogram(noise_multiplier=9.0),), mean_trials=10.0)
     >>> [round(float(p), 4) for p in trials.probabilities()[:4]]  # of 0, 1, 2 and 3 trials: geometric
     [0.0, 0.1, 0.09, 0.081]
     """
@@ -296,13 +298,24 @@ class BestOfTrials:
             log_p = k * math.log1p(-gamma) + gammaln(k + eta) - gammaln(k + 1) - gammaln(eta) - log_scale
         return np.concatenate([[0.0], np.exp(log_p)])
 
+    @property
+    def most_trials(self) -> int:
+        """The greatest K that `draw` gives: more have a probability of at most 2⁻⁵³. Least for a Poisson law.
+
+        >>> [BestOfTrials(trial=(NoisyHistogram(),), mean_trials=5.0, shape=eta).most_trials for eta in (math.inf, 1.0)]
+        [32, 165]
+        """
+        more = np.cumsum(self.probabilities()[::-1])[::-1]  # of k trials or more
+        return int(np.flatnonzero(more > 2.0**-53)[-1])
+
     def draw(self, uniform: float) -> int:
         """K by inversion of its distribution function, exact but for the 53 bits of ``uniform`` in [0, 1).
 
-        >>> BestOfTrials(trial=(NoisyHistogram(bins=1),), mean_trials=10.0).draw(0.5)  # the median
+        >>> BestOfTrials(trial=(NoisyHistogram(),), mean_trials=10.0).draw(0.5)  # the median
         7
         """
-        return int(np.searchsorted(np.cumsum(self.probabilities()), uniform, side="right"))
+        drawn = int(np.searchsorted(np.cumsum(self.probabilities()), uniform, side="right"))
+        return min(drawn, self.most_trials)
 
 
 def halting_probability(mean: float, shape: float) -> float:

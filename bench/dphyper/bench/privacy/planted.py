@@ -224,11 +224,11 @@ def _private(records: Tensor) -> PrivateData:
 
 def _gradient_step(x: Tensor) -> Tensor:
     step = PoissonGradientSteps(l2_clip_norm=1.0, sampling_prob=1.0, steps=1, noise_multiplier=0.0)
-    return next(_private(x).gradient_steps(lambda records: records, step, role="gradient"))
+    return next(_private(x).gradient_steps(lambda records, rng: records, step, role="gradient"))
 
 
 def _sampled(mechanism: PoissonGradientSteps) -> np.ndarray:
-    one_hot = _private(torch.eye(N)).gradient_steps(lambda records: records, mechanism, role="gradient")
+    one_hot = _private(torch.eye(N)).gradient_steps(lambda records, rng: records, mechanism, role="gradient")
     return torch.stack(list(one_hot)).numpy() > 0
 
 

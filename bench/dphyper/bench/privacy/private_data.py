@@ -5,11 +5,14 @@ sums and adds noise with the parameters of the very mechanism that was charged. 
 an attribute; every way in which code would read them by accident (indexing, iterating, attributes, ``vars``,
 ``len``, ``repr``, pickling, conversion to an array) raises `PrivacyError`.
 
+Per-record functions get the randomness that they need (times and noises of a loss) from here, as a generator that is
+drawn anew for each batch and known to nobody; what a method draws elsewhere may be public. A selection always runs as
+many trials as it may count, so that its running time does not tell their number.
+
 What it does not guarantee: protection from a malicious callable. The functions given to the mechanisms see the
-records, as they must, and could stash them or treat records jointly. Methods are reviewed code, and the contract
-suite checks each of their functions for record-wiseness (`dphyper.bench.privacy.guards.record_wise`). A callable
-that raises, loops or allocates depending on a record is likewise outside the guarantee. So is the running time:
-that of a selection tells how many trials there were, which was charged as a secret.
+records, as they must, and could stash them. Methods are reviewed code, and the contract suite freezes what was
+released, changes the records behind it and asks for the same result bit for bit (`dphyper.bench.privacy.contract`).
+A callable that raises, loops or allocates depending on a record is likewise outside the guarantee.
 
 Shapes: b records of a chunk, k embedding dimension, p parameters.
 """
@@ -36,10 +39,10 @@ from dphyper.bench.privacy.mechanisms import (
 )
 from dphyper.bench.privacy.noise import NoiseSource
 from dphyper.bench.privacy.noisy_sum import noisy_sum
+from dphyper.bench.privacy.record_rows import PerRecord, RecordRows, rows_of
 
-MAX_NUMBERS = 2**24  # in the rows of one chunk: 128 MB in float64
+MAX_NUMBERS = 2**24  # in the rows of one batch: 128 MB in float64
 
-PerRecord = Callable[[Tensor], Tensor]
 T = TypeVar("T")
 
 
@@ -69,8 +72,8 @@ class PrivateData:
             denominator of gradient steps.
         ledger: Charged before anything is drawn.
         noise: Source of the noise and of the Poisson samples.
-        chunk_size: Most records in each call of a per-record function, fewer where their rows are very long; changes
-            speed and memory only.
+        chunk_size: Most records in each call of a per-record function, fewer where their rows are very long or where
+            fewer are expected; changes speed and memory only.
 
     Raises:
         UserError: n is not positive, or differs from N under a relation that makes it public.
@@ -82,7 +85,7 @@ class PrivateData:
     >>> (mechanism,) = calibrate(budget, OneShotMean(l2_clip_norm=1.0))
     >>> noise = NoiseSource.reproducible(0)
     >>> private = PrivateData(torch.ones(1000, 2), n=1000, ledger=Ledger(budget), noise=noise)
-    >>> release = private.release_mean(lambda x: x / 2, mechanism, role="embedding")
+    >>> release = private.release_mean(lambda x, rng: x / 2, mechanism, role="embedding")
     >>> [round(x, 2) for x in release.mean.tolist()]
     [0.5, 0.5]
     """
@@ -108,15 +111,16 @@ class PrivateData:
         self.n = n
         self.ledger = ledger
         records = torch.as_tensor(records)
-        self._noisy_sums = _charged_sums(records, ledger, noise, chunk_size)
+        self._noisy_sums = _charged_sums(records, n, ledger, noise, chunk_size)
         self._selected = _charged_selection(records, n, ledger, noise, chunk_size)
 
     def release_mean(self, embed: PerRecord, mechanism: OneShotMean, *, role: str) -> MeanRelease:
         """Release the mean of one clipped vector for each record, once.
 
         Args:
-            embed: Maps (b, ...) records to (b, k) vectors, each row a function of its own record only. It is
-                first called on one all-zero record, to learn k before anything is charged.
+            embed: Maps (b, ...) records and a generator to (b, k) vectors, each row a function of its own record and
+                its own random numbers only. It is first called on public records, to learn k and whether that holds,
+                before anything is charged.
             mechanism: Calibrated.
             role: Name of the release in the ledger. If the ledger holds its output, this is returned and
                 nothing is drawn.
@@ -126,7 +130,8 @@ class PrivateData:
             √(C² + c²); else the noisy sum over the public n, of sensitivity C/n (zero-out) or 2C/n.
 
         Raises:
-            PrivacyError: The budget would be exceeded, or the role was interrupted before.
+            PrivacyError: The budget would be exceeded, the role was interrupted before, or ``embed`` treats records
+                jointly.
         """
         relation = self.ledger.budget.relation
         released = self._one_sum(embed, mechanism, role)
@@ -141,8 +146,8 @@ class PrivateData:
         """Release the sum of the records' votes, once.
 
         Args:
-            vote: Maps (b, ...) records to (b, bins) votes, each row a function of its own record only; rows of
-                norm above 1 are clipped.
+            vote: Maps (b, ...) records and a generator to (b, bins) votes, as in `release_mean`; rows of norm above 1
+                are clipped.
             mechanism: Calibrated.
             role: As in `release_mean`.
 
@@ -151,9 +156,8 @@ class PrivateData:
 
         Raises:
             PrivacyError: As in `release_mean`.
-            UserError: A vote has not ``mechanism.bins`` entries.
         """
-        return self._one_sum(vote, mechanism, role, dimension=mechanism.bins)
+        return self._one_sum(vote, mechanism, role)
 
     def gradient_steps(
         self, per_example_gradient: PerRecord, mechanism: PoissonGradientSteps, *, role: str
@@ -164,9 +168,8 @@ class PrivateData:
         the item before.
 
         Args:
-            per_example_gradient: Maps (b, ...) records to (b, p) gradients, each row a function of its own
-                record only. It is first called on one all-zero record, to learn p before anything is charged,
-                and never on none.
+            per_example_gradient: Maps (b, ...) records and a generator to (b, p) gradients, as in `release_mean`; never
+                called on no record.
             mechanism: Calibrated.
             role: Name of the release in the ledger. If the ledger holds its output, as it does of a single step, this
                 is returned and nothing is drawn.
@@ -185,10 +188,10 @@ class PrivateData:
     def best_of(
         self, trial: Callable[["PrivateData", torch.Generator], tuple[T, float]], mechanism: BestOfTrials, *, role: str
     ) -> T | None:
-        """Run a random number of trials and return what the best of them returned.
+        """Run trials and return what the best of the first K returned, K being random and secret.
 
         Args:
-            trial: Called for each trial with a door to the same records that permits the mechanism's releases
+            trial: Called for each trial, `BestOfTrials.most_trials` times whatever K is, with a door to the same records that permits the mechanism's releases
                 once each, and with a fresh secret generator. It draws its hyper-parameters from that generator
                 and returns its result and its score, both functions of its releases, its generator and public
                 values only: no state may pass from one trial to the next or out of them.
@@ -208,12 +211,12 @@ class PrivateData:
             >>> from dphyper.bench.privacy.budget import Budget
             >>> from dphyper.bench.privacy.accounting import calibrate
             >>> budget = Budget(epsilon=8.0, delta=1e-5, relation=Relation.ADD_OR_REMOVE_ONE)
-            >>> (best,) = calibrate(budget, BestOfTrials(trial=(NoisyHistogram(bins=1),), mean_trials=10.0))
+            >>> (best,) = calibrate(budget, BestOfTrials(trial=(NoisyHistogram(),), mean_trials=10.0))
             >>> noise = NoiseSource.reproducible(4)
             >>> private = PrivateData(torch.ones(1000, 1), n=1000, ledger=Ledger(budget), noise=noise)
             >>> def trial(private: PrivateData, rng: torch.Generator) -> tuple[int, float]:
             ...     weight = int(torch.randint(3, (1,), generator=rng))
-            ...     score = private.release_histogram(lambda x: x * weight / 2, best.trial[0], role="score")
+            ...     score = private.release_histogram(lambda x, rng: x * weight / 2, best.trial[0], role="score")
             ...     return weight, float(score)
             >>> private.best_of(trial, best, role="weight")
             2
@@ -221,10 +224,8 @@ class PrivateData:
         result: T | None = self._selected(trial, mechanism, role)
         return result
 
-    def _one_sum(
-        self, fn: PerRecord, mechanism: OneShotMean | NoisyHistogram, role: str, dimension: int | None = None
-    ) -> Tensor:
-        return next(iter(self._noisy_sums(fn, mechanism, role, dimension)))
+    def _one_sum(self, fn: PerRecord, mechanism: OneShotMean | NoisyHistogram, role: str) -> Tensor:
+        return next(iter(self._noisy_sums(fn, mechanism, role)))
 
     def __getattr__(self, name: str) -> NoReturn:
         _refuse(f"the attribute '{name}'")
@@ -259,27 +260,27 @@ def _refuse(what: str) -> NoReturn:
 
 
 def _charged_sums(
-    records: Tensor, ledger: Ledger, noise: NoiseSource, chunk_size: int
-) -> Callable[..., Iterator[Tensor]]:
+    records: Tensor, n: int, ledger: Ledger, noise: NoiseSource, chunk_size: int
+) -> Callable[[PerRecord, GaussianMechanism, str], Iterator[Tensor]]:
     """Close over the records; the function returned charges before it reads one, so that nothing can bypass it."""
+    null = records.new_zeros(1, *records.shape[1:])
 
-    def sums(fn: PerRecord, mechanism: GaussianMechanism, role: str, dimension: int | None = None) -> Iterator[Tensor]:
-        null_row = _rows(fn, records.new_zeros(1, *records.shape[1:]))
-        if dimension not in (None, null_row.shape[1]):
-            raise UserError(f"role '{role}': a record gives {null_row.shape[1]} numbers, expected {dimension}")
+    def sums(fn: PerRecord, mechanism: GaussianMechanism, role: str) -> Iterator[Tensor]:
+        null_row = rows_of(fn, null, noise.generator(), role)
         stored = ledger.output(role, mechanism)
         if stored is not None:
             return iter([torch.tensor(stored, dtype=torch.float64, device=null_row.device)])
+        most = max(min(chunk_size, MAX_NUMBERS // max(null_row.shape[1], 1)), 1)
+        slots, exact = min(_expected_most(mechanism, n), most), bool(mechanism.noise_multiplier)
+        rows = RecordRows(fn, null, slots, noise, role, exact=exact)
         ledger.charge(mechanism, role)
-        return draw(fn, mechanism, role, null_row)
+        return draw(rows, mechanism, role, null_row)
 
-    def draw(fn: PerRecord, mechanism: GaussianMechanism, role: str, null_row: Tensor) -> Iterator[Tensor]:
-        size = min(chunk_size, max(MAX_NUMBERS // max(null_row.shape[1], 1), 1))
+    def draw(rows: RecordRows, mechanism: GaussianMechanism, role: str, null_row: Tensor) -> Iterator[Tensor]:
         for step in range(1, mechanism.steps + 1):
             sampled = torch.from_numpy(noise.uniform(len(records)) < mechanism.sampling_prob)
-            batch = records[sampled.to(records.device)]
             total = noisy_sum(
-                (_rows(fn, batch[i : i + size]) for i in range(0, len(batch), size)),
+                rows(records[sampled.to(records.device)]),
                 null_row.shape[1],
                 mechanism=mechanism,
                 relation=ledger.budget.relation,
@@ -292,6 +293,12 @@ def _charged_sums(
     return sums
 
 
+def _expected_most(mechanism: GaussianMechanism, n: int) -> int:
+    """Records that a Poisson sample of the design's n hardly exceeds; where it does, there is a second batch."""
+    mean = mechanism.sampling_prob * n
+    return math.ceil(mean + 3 * math.sqrt(mean * (1 - mechanism.sampling_prob)))
+
+
 def _charged_selection(
     records: Tensor, n: int, ledger: Ledger, noise: NoiseSource, chunk_size: int
 ) -> Callable[..., Any]:
@@ -301,8 +308,9 @@ def _charged_selection(
         trial: Callable[[PrivateData, torch.Generator], tuple[T, float]], mechanism: BestOfTrials, role: str
     ) -> T | None:
         ledger.charge(mechanism, role)
+        counted = mechanism.draw(float(noise.uniform(1)[0]))
         best: tuple[T, float] | None = None
-        for _ in range(mechanism.draw(float(noise.uniform(1)[0]))):
+        for number in range(mechanism.most_trials):
             permitted = TrialLedger(ledger.budget, mechanism.trial)
             private = PrivateData(records, n=n, ledger=permitted, noise=noise, chunk_size=chunk_size)
             # Trials must be independent and their randomness secret: nothing of it comes from the run's seed.
@@ -310,18 +318,10 @@ def _charged_selection(
             result, score = trial(private, rng)
             if math.isnan(score):
                 raise UserError(f"role '{role}': the score of a trial is NaN, expected a number")
-            if best is None or score > best[1]:
+            # All trials are run, or the time would tell how many count.
+            if number < counted and (best is None or score > best[1]):
                 best = result, score
         ledger.complete(role)
         return best[0] if best else None
 
     return selected
-
-
-def _rows(fn: PerRecord, records: Tensor) -> Tensor:
-    rows = fn(records)
-    if rows.ndim != 2 or len(rows) != len(records):
-        raise UserError(
-            f"a per-record function gave shape {tuple(rows.shape)} for {len(records)} records: expected one row each"
-        )
-    return rows

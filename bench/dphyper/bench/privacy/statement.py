@@ -31,7 +31,10 @@ _BESIDES = (
 )
 _LAWS = {0.0: "logarithmic", 1.0: "geometric", math.inf: "Poisson"}
 _NOISE = {
-    "continuous": "The noise is drawn in float64 from the operating system's entropy.",
+    "rounded": "What is released is rounded to a grid that the noise covers; the noise is an exact Gaussian from the "
+    "operating system's entropy.",
+    "continuous": "The noise was drawn in float64 from the operating system's entropy; its digits show in the release, "
+    "so that the guarantee is one of exact arithmetic alone.",
     "discrete": "The noise is an exact discrete Gaussian on a grid, drawn from the operating system's entropy.",
 }
 
@@ -104,8 +107,7 @@ def _release(mechanism: GaussianMechanism, relation: Relation) -> str:
             joint = " jointly with their number" if mechanism.count_coordinate(relation) else ""
             what = f"the sum of per-record vectors clipped to l2 norm {mechanism.l2_clip_norm:g}, once{joint}"
         case NoisyHistogram():
-            bins = f"{mechanism.bins} bin{'s' if mechanism.bins > 1 else ''}"
-            what = f"a histogram of {bins} of per-record votes of l2 norm at most 1, once"
+            what = "a histogram of per-record votes of l2 norm at most 1, once"
         case _:
             sample = (
                 f"over Poisson samples of rate {mechanism.sampling_prob:g}"
