@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -67,7 +68,7 @@ class RecordingNoise(NoiseSource):
 
     def _draw(self, count: int) -> bytes:
         self.drawn += count
-        return bytes(count)
+        return os.urandom(count)
 
 
 # --- clipping and sensitivity
@@ -389,7 +390,7 @@ def test_nothing_is_drawn_when_the_budget_would_be_exceeded() -> None:
     seen: list[int] = []
 
     def embed(x: Tensor, rng: torch.Generator) -> Tensor:
-        seen.append(float(x.abs().sum()) != 0)
+        seen.append(bool((x == 1).all(1).any()))  # a private record, no public one of the trial
         return x
 
     ledger = Ledger(budget(1.0))
@@ -468,7 +469,7 @@ def test_the_charge_is_on_disk_before_noise_is_drawn(tmp_path: Path) -> None:
 
     def stream(count: int) -> bytes:
         states.append(json.loads(path.read_text())["charges"][0]["complete"])
-        return bytes(count)
+        return os.urandom(count)
 
     (mean,) = calibrate(budget(1.0), OneShotMean())
     noise = NoiseSource(stream, is_reproducible=False)
@@ -577,8 +578,6 @@ def test_what_a_function_returns_is_checked_before_anything_is_charged() -> None
         private.release_mean(lambda x, rng: x.sum(), mean, role="a")
     with pytest.raises(UserError, match="expected one row each"):
         private.release_mean(lambda x, rng: torch.cat([x, x]), mean, role="a")
-    with pytest.raises(UserError, match="expected 5"):
-        private.release_histogram(identity, NoisyHistogram(noise_multiplier=9.0), role="a")
     assert not private.ledger.charges
 
 
@@ -595,7 +594,9 @@ def test_images_are_released_like_vectors() -> None:
     images = np.full((20, 4, 4, 1), 128, np.uint8)
     private = PrivateData(images, n=20, ledger=Ledger(budget(math.inf)), noise=NoiseSource.os(), chunk_size=7)
     release = private.release_mean(
-        lambda x, rng: x.flatten(1).float() / 255, OneShotMean(l2_clip_norm=100.0, noise_multiplier=0.0), role="a"
+        lambda x, rng: x.flatten(1).float() / 255,
+        OneShotMean(l2_clip_norm=100.0, noise_multiplier=0.0),
+        role="a",
     )
     assert release.mean.tolist() == pytest.approx([128 / 255] * 16)
 

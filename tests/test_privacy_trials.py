@@ -1,8 +1,10 @@
 """Private selection: what it costs, the law of the number of trials, what a trial may do and what leaves it."""
 
 import dataclasses
+import itertools
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -325,12 +327,13 @@ def misfit(counts: Counter[int], law: BestOfTrials) -> float:
 def test_the_door_draws_the_number_of_trials_that_was_charged(mean: float, shape: float) -> None:
     mechanism = calibrated(best(mean=mean, shape=shape))
     counts: Counter[int] = Counter()
-    for _ in range(1500):
-        calls: list[int] = []
-        door().best_of(lambda private, rng, calls=calls: (calls.append(1), 0.0), mechanism, role="choice")
-        counts[len(calls)] += 1
+    for _ in range(600):
+        numbers = itertools.count(1)
+        last = door().best_of(lambda private, rng, numbers=numbers: (next(numbers),) * 2, mechanism, role="choice")
+        counts[last or 0] += 1  # each scores higher than the one before
+        assert next(numbers) == mechanism.most_trials + 1  # all are run, however many count
     assert misfit(counts, mechanism) > 1e-6
-    assert misfit(counts, dataclasses.replace(mechanism, mean_trials=mean * 1.5)) < 1e-6
+    assert misfit(counts, dataclasses.replace(mechanism, mean_trials=mean * 2)) < 1e-6
     assert misfit(counts, dataclasses.replace(mechanism, shape=3.0 if shape < 3 else 0.0)) < 1e-6
 
 
@@ -354,22 +357,25 @@ def score(private: PrivateData, mechanism: BestOfTrials) -> float:
 
 
 def test_only_the_best_trial_leaves_and_a_poisson_number_of_none_leaves_nothing() -> None:
-    mechanism, scores = calibrated(best(mean=5.0)), []
+    mechanism, scores = calibrated(best(mean=5.0, shape=1.0)), []
 
     def trial(private: PrivateData, rng: torch.Generator) -> tuple[int, float]:
         scores.append(score(private, mechanism))
         return len(scores) - 1, scores[-1]
 
-    assert door().best_of(trial, mechanism, role="choice") == int(np.argmax(scores))
-    nobody = NoiseSource(bytes, is_reproducible=False)  # u = 0: no trial of a Poisson number, one of the others
+    best_of_counted = door().best_of(trial, mechanism, role="choice")
+    assert best_of_counted in [int(np.argmax(scores[:counted])) for counted in range(1, len(scores) + 1)]
+    assert len(scores) == mechanism.most_trials
+    # u = 0: no trial of a Poisson number counts, one of the others.
+    nobody = NoiseSource(lambda count: bytes(count) if count == 8 else os.urandom(count), is_reproducible=False)
     empty = calibrated(best(mean=5.0, shape=math.inf))
-    assert door(noise=nobody).best_of(trial, empty, role="choice") is None
+    assert door(noise=nobody).best_of(lambda private, rng: (0, 1.0), empty, role="choice") is None
     with pytest.raises(UserError, match="the score of a trial is NaN"):
         door(noise=nobody).best_of(lambda private, rng: (0, math.nan), mechanism, role="choice")
 
 
 def test_a_selection_prefers_what_scores_higher() -> None:
-    mechanism = calibrated(best(mean=10.0), budget(100.0))
+    mechanism = calibrated(best(mean=10.0, shape=math.inf), budget(100.0))
 
     def trial(private: PrivateData, rng: torch.Generator) -> tuple[int, float]:
         candidate = int(torch.randint(3, (1,), generator=rng))
@@ -431,7 +437,7 @@ def test_trials_share_no_randomness_and_none_comes_from_a_seed() -> None:
         seen.append((float(torch.rand(1, generator=rng)), score(private, mechanism)))
         return None, 0.0
 
-    mechanism = calibrated(best(mean=30.0))
+    mechanism = calibrated(best(mean=30.0, shape=math.inf))
     for _ in range(2):
         torch.manual_seed(0)
         np.random.seed(0)
@@ -523,7 +529,6 @@ def test_a_run_tells_nothing_of_the_number_of_trials_and_does_not_start_over(
     folder = store.directory(row["cell"])
     (folder / "row.json").unlink()
     (folder / "theta.safetensors").unlink()  # as if killed before the result was kept
-    np.save(folder / "generator.npy", torch.Generator().get_state().numpy())
     row = run()
     assert row["status"] == "failed"
     assert "role 'learning rate' is charged already" in row["error"]

@@ -270,10 +270,10 @@ def _check(config: Namespace) -> int:
 
 
 def _audit(config: Namespace) -> int:
-    from dphyper.bench.privacy.planted import planted_bugs, planted_table
+    from dphyper.bench.privacy.planted import planted_methods, planted_releases, planted_table
 
     if config.method == "guards":
-        planted = planted_bugs()
+        planted = [*planted_releases(), *planted_methods()]
         print(planted_table(planted))
         return int(not all(bug.caught for bug in planted))
     from dphyper.bench.auditing import EndToEndAudit, audit_end_to_end, audit_method, plot_scores

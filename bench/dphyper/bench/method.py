@@ -88,6 +88,7 @@ class Method(lightning.LightningModule, ABC):
             others can be tuned, and differ between methods of one phase, without training it again.
         reads_public: Whether `adapt` reads records of public tasks, which the harness then puts into `public`.
         options_type: The class of `options`.
+        quick_options: Options with which the contract suite runs the method in a second or two.
 
     Args:
         target: The model whose parameters are wanted.
@@ -110,6 +111,7 @@ class Method(lightning.LightningModule, ABC):
     phase_options: ClassVar[type[Options] | None] = None
     reads_public: ClassVar[bool] = False
     options_type: ClassVar[type[Options]] = Options
+    quick_options: ClassVar[Mapping[str, Any]] = {}
 
     public: PublicRecords
 
@@ -118,6 +120,11 @@ class Method(lightning.LightningModule, ABC):
         self.target, self.embedding_dim, self.public_dim = target, embedding_dim, embedding_dim
         self.embedding_shift: float | None = None
         self._options = options
+
+    @property
+    def options(self) -> Options:
+        """The hyper-parameters, as given."""
+        return self._options
 
     def public_data(self, collection: Collection) -> PublicTasks:
         """The episodes of the public phase; called only where ``public_phase`` is set."""

@@ -21,11 +21,14 @@ class Registry(Mapping[str, Any]):
         kind: What the entries are, in the singular, for messages ("method").
         entries: Name to ``"module:attribute"``.
         group: Entry-point group that outside packages use, if any.
+
+    Attributes:
+        entries: Name to ``"module:attribute"``, those of outside packages included.
     """
 
     def __init__(self, kind: str, entries: Mapping[str, str], group: str | None = None) -> None:
         self.kind = kind
-        self._entries = dict(entries)
+        self.entries = dict(entries)
         for point in entry_points(group=group) if group else ():
             self.add(point.name, point.value)
 
@@ -35,23 +38,23 @@ class Registry(Mapping[str, Any]):
         Raises:
             UserError: ``name`` is taken by another location.
         """
-        taken = self._entries.setdefault(name, location)
+        taken = self.entries.setdefault(name, location)
         if taken != location:
             raise UserError(
                 f"{self.kind} '{name}' is registered twice, as {taken} and as {location}: rename one of them"
             )
 
     def __getitem__(self, name: str) -> Any:
-        if name not in self._entries:
-            raise unknown_name(self.kind, name, self._entries)
-        module, attribute = self._entries[name].split(":")
+        if name not in self.entries:
+            raise unknown_name(self.kind, name, self.entries)
+        module, attribute = self.entries[name].split(":")
         return getattr(import_module(module), attribute)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries
+        return name in self.entries
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
+        return iter(self.entries)
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self.entries)

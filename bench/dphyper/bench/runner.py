@@ -338,7 +338,7 @@ class Runner:
         try:
             private = PrivateData(records, n=cell.n, ledger=ledger, noise=_noise(cell, method))
             theta = method.adapt(private, budget, _generator(cell.seed, "adaptation"))
-            undeclared = ledger.differences(method.mechanisms(budget, method._options))
+            undeclared = ledger.differences(method.mechanisms(budget, method.options))
             if undeclared:
                 raise PrivacyError(f"method '{cell.method}': {'; '.join(undeclared)}")
         except Exception:

@@ -76,4 +76,5 @@ class AdaDPS(GuidedDescent):
         "set.",
     )
     options_type = AdaDPSOptions
+    quick_options = {"steps": 3, "public_tasks": 2, "public_images": 2}
     guide_type = Preconditioner

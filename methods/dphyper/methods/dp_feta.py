@@ -71,6 +71,7 @@ class DPFETA(WarmStart):
         "central image weighs public images, since a LoRA fitted to a blurred image learns blur.",
     )
     options_type = DPFETAOptions
+    quick_options = {"steps": 2, "multiplicity": 1, "fit_steps": 2, "fit_batch_size": 8, "variations": 4, "queries": 2}
     _options: DPFETAOptions
 
     @classmethod

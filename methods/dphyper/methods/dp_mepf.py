@@ -92,6 +92,7 @@ class DPMEPF(Matching):
         "chooses a checkpoint.",
     )
     options_type = DPMEPFOptions
+    quick_options = {"fit_steps": 2, "fit_batch_size": 8, "moments": 2}
     _options: DPMEPFOptions
 
     def embedding(self, rng: torch.Generator) -> Embedding:

@@ -77,6 +77,7 @@ class DPMERF(Matching):
         "published code has 2/n only.",
     )
     options_type = DPMERFOptions
+    quick_options = {"fit_steps": 2, "fit_batch_size": 8, "fitting": "samples", "frequencies": 16}
     _options: DPMERFOptions
 
     def embedding(self, rng: torch.Generator) -> Embedding:

@@ -28,3 +28,4 @@ class DPSGD(GuidedDescent):
     )
     reads_public = False
     options_type = RateOptions
+    quick_options = {"steps": 3, "multiplicity": 2}

@@ -74,6 +74,7 @@ class DPAgg(Method):
     uses = frozenset({"task", "n", "epsilon", "embedding_dim", "seed"})
     reads_public = True
     options_type = DPAggOptions
+    quick_options = {"code_steps": 2, "code_draws": 1, "public_tasks": 2, "public_images": 4, "query_images": 4}
     _options: DPAggOptions
     basis_kP: Tensor
 

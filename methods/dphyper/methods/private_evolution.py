@@ -77,6 +77,7 @@ class PrivateEvolution(Method):
     uses = frozenset({"task", "n", "epsilon", "seed"})
     reads_public = True
     options_type = PrivateEvolutionOptions
+    quick_options = {"fit_steps": 2, "fit_batch_size": 8, "population": 8, "votes": 2}
     _options: PrivateEvolutionOptions
 
     @classmethod

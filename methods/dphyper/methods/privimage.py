@@ -51,6 +51,7 @@ class PrivImage(WarmStart):
         "is secret, where published code seeds it just before it is drawn.",
     )
     options_type = PrivImageOptions
+    quick_options = {"steps": 2, "multiplicity": 1, "fit_steps": 2, "fit_batch_size": 8, "centroid_images": 4}
     _options: PrivImageOptions
 
     @classmethod

@@ -288,6 +288,7 @@ class SubspaceDPSGD(Subspace):
         passes="q T K gradients.",
     )
     options_type = SubspaceDPSGDOptions
+    quick_options = {"steps": 3, "multiplicity": 2}
     _options: SubspaceDPSGDOptions
 
     @classmethod
@@ -335,6 +336,7 @@ class SubspaceOneShot(Subspace):
     )
     selection = "fixed"
     options_type = SubspaceOneShotOptions
+    quick_options = {"probe_multiplicity": 2}
     _options: SubspaceOneShotOptions
 
     @classmethod

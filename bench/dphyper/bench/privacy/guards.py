@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binom, chi2, kstest
 from torch import Tensor
 
+from dphyper.bench.errors import PrivacyError
 from dphyper.bench.privacy.budget import Relation
 
 Guard = str | None
@@ -50,6 +51,71 @@ def fresh_noise(draw: Callable[[], ArrayLike]) -> Guard:
     first, second = np.ravel(draw()), np.ravel(draw())
     shared = int((first == second).sum())
     return f"{shared} of {first.size} released numbers are equal in two runs: the noise is fixed" if shared else None
+
+
+def fresh_sources(begin: Callable[[], float], *, sources: int = 4096) -> Guard:
+    """Whether fresh sources of randomness begin differently, as they do unless they have few bits of entropy.
+
+    By the birthday paradox 4,096 sources of 16 bits hold some 128 equal pairs, and of 53 bits one in a billion runs.
+
+    Args:
+        begin: Makes a source and gives its first number, of 53 bits or more.
+        sources: How many; pairs become likely from about 2 log2(sources) bits of entropy down.
+    """
+    seen = [begin() for _ in range(sources)]
+    equal = len(seen) - len(set(seen))
+    return f"{equal} of {sources} fresh sources begin like another: they have few bits of entropy" if equal else None
+
+
+def on_grid(samples: ArrayLike, step: float) -> Guard:
+    """Whether released numbers are multiples of a step, so that their digits tell nothing but the multiple."""
+    multiples = np.ravel(np.asarray(samples, dtype=np.float64)) / step
+    off = int((multiples != np.rint(multiples)).sum())
+    return f"{off} of {multiples.size} released numbers lie off the grid of step {step:.3g}" if off else None
+
+
+def double_precision(samples: ArrayLike) -> Guard:
+    """Whether numbers use the digits of float64, as noise that was drawn or stored in float32 does not."""
+    numbers = np.ravel(np.asarray(samples, dtype=np.float64))
+    if (numbers == numbers.astype(np.float32)).all():
+        return f"all of {numbers.size} released numbers are float32: their noise has 24 bits"
+    return None
+
+
+def batch_sizes(rows_of: Callable[[Tensor], Tensor], records: Tensor) -> Guard:
+    """Whether the first record's row is the same, bit for bit, however many records are with it."""
+    alone = rows_of(records[:1])[0]
+    for size in range(2, len(records) + 1):
+        if not torch.equal(rows_of(records[:size])[0], alone):
+            return f"a record's row is another among {size} records than alone"
+    return None
+
+
+def constant_work(run: Callable[[], int], *, runs: int = 20) -> Guard:
+    """Whether a selection does the same work in each run, so that its time does not tell how many trials counted."""
+    numbers = {run() for _ in range(runs)}
+    return f"runs of a selection make {min(numbers)} to {max(numbers)} trials" if len(numbers) > 1 else None
+
+
+def failures_cost(attempt: Callable[[], float], budget: float, *, attempts: int = 64) -> Guard:
+    """Whether trying until a run succeeds costs more than one run.
+
+    Args:
+        attempt: Runs once more on the same ledger: ε spent so far if the run succeeds; raises `ValueError` if it fails,
+            as this one does where the release does not please it, and `PrivacyError` if it may not.
+        budget: ε that one run may spend.
+        attempts: At most.
+    """
+    for number in range(1, attempts + 1):
+        try:
+            spent = attempt()
+        except ValueError:
+            continue
+        except PrivacyError:
+            return None
+        if number > 1 and spent <= budget * (1 + 1e-6):
+            return f"the {number}th attempt succeeded, and ε = {spent:.3g} is said to be spent"
+    return None
 
 
 def adversarial_neighbours(relation: Relation, dimension: int) -> Iterator[tuple[Tensor, Tensor]]:

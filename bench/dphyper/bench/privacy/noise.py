@@ -26,8 +26,8 @@ from dphyper.bench.errors import PrivacyError
 
 # Where torch keeps the key of a CPU generator's Mersenne Twister in its state: after seed, counters and position.
 _TWISTER_KEY, _TWISTER_WORDS = 24, 624
-# Digits that are drawn for one number at most; a fair source gives none of so many with a probability of 2⁻⁴⁰⁰⁰.
-MOST_BITS = 4096
+# Digits that are drawn for one number at most; a fair source needs more with a probability of 2⁻²⁰⁰.
+MOST_BITS = 256
 # A word of 63 bits gives the tail probability to 2⁻⁶⁴. Below 2⁻¹⁸ that is too coarse to round by; above, it moves x by
 # less than 2⁻⁴⁵ (1 + |x|), and so does the error of `ndtri`.
 _COARSE_TAIL, _MARGIN = 2.0**-18, 2.0**-44

@@ -5,21 +5,33 @@ fault and must find nothing in the sound one: a guard that catches nothing is th
 sources name code in which the fault was read; they are no judgement of the papers.
 """
 
+import itertools
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from unittest.mock import patch
 
 import numpy as np
 import torch
+from scipy.special import ndtri
 from torch import Tensor
 
 from dphyper.bench.privacy import guards
+from dphyper.bench.privacy.accounting import calibrate
 from dphyper.bench.privacy.budget import Budget, Relation
 from dphyper.bench.privacy.ledger import Ledger
-from dphyper.bench.privacy.mechanisms import GaussianMechanism, OneShotMean, PoissonGradientSteps
+from dphyper.bench.privacy.mechanisms import (
+    BestOfTrials,
+    GaussianMechanism,
+    NoisyHistogram,
+    OneShotMean,
+    PoissonGradientSteps,
+)
 from dphyper.bench.privacy.noise import NoiseSource
-from dphyper.bench.privacy.noisy_sum import clip_rows, noisy_sum
+from dphyper.bench.privacy.noisy_sum import clip_rows, grid_step, noisy_sum
 from dphyper.bench.privacy.private_data import PrivateData
+from dphyper.bench.privacy.record_rows import RecordRows
 from dphyper.bench.target import corrupt, new_scheduler
 
 K = 8  # coordinates of a record
@@ -35,7 +47,7 @@ class Planted:
     Attributes:
         bug: What is wrong.
         source: Where it was seen.
-        guard: Name of the guard.
+        guard: Name of the guard, or of the check of the contract suite.
         finding: What the guard said of the faulty release; None if it missed it.
         sound: What the guard said of the sound release; None as it should be.
     """
@@ -52,10 +64,10 @@ class Planted:
         return self.finding is not None and self.sound is None
 
 
-def planted_bugs() -> list[Planted]:
-    """Put every planted bug and its sound counterpart to their guard; about two seconds.
+def planted_releases() -> list[Planted]:
+    """Put every faulty release and its sound counterpart to their guard; some seconds.
 
-    >>> all(planted.caught for planted in planted_bugs())
+    >>> all(planted.caught for planted in planted_releases())
     True
     """
     one_shot = OneShotMean(noise_multiplier=SIGMA)
@@ -68,6 +80,12 @@ def planted_bugs() -> list[Planted]:
     def squares(x: Tensor) -> Tensor:
         return clip_rows(clip_rows(x, 1.0).square(), 1.0).sum(0)
 
+    system = NoiseSource.os()
+    trials = BestOfTrials(trial=(NoisyHistogram(noise_multiplier=50.0),), mean_trials=4.0, shape=math.inf)
+    step = grid_step(one_shot, ADD)
+    kernel_records = torch.rand(20, 33, generator=torch.Generator().manual_seed(0))
+    fixed_batches = RecordRows(_kernel, torch.zeros(1, 33), 8, system, "kernel", exact=True)
+
     # A release from no record at all is noise alone. So many that 5 % of the scale are beyond doubt.
     def releases(mechanism: GaussianMechanism, noise: NoiseSource) -> Tensor:
         return torch.cat([_sum(torch.zeros(0, K), mechanism, noise) for _ in range(3000)])
@@ -75,8 +93,7 @@ def planted_bugs() -> list[Planted]:
     def fixed_seed() -> Tensor:
         return _sum(torch.zeros(0, K), one_shot, NoiseSource.reproducible(0))
 
-    system = NoiseSource.os()
-    quiet_count = torch.cat([torch.from_numpy(system.gaussian((3000, K), joint_std)), torch.zeros(3000, 1)], dim=1)
+    quiet_count = torch.cat([_gaussian((3000, K), joint_std), torch.zeros(3000, 1)], dim=1)
     rows: list[tuple[str, str, Callable[..., guards.Guard], tuple[object, ...], tuple[object, ...]]] = [
         (
             "micro-batches of four clipped instead of records, noise for one record",
@@ -141,7 +158,7 @@ def planted_bugs() -> list[Planted]:
             "noise added before clipping",
             "a trap of wrapping an optimiser twice",
             guards.noise_scale,
-            (clip_rows(torch.from_numpy(system.gaussian((1000, K), SIGMA)), 1.0), SIGMA),
+            (clip_rows(_gaussian((1000, K), SIGMA), 1.0), SIGMA),
             (releases(one_shot, system), joint_std),
         ),
         (
@@ -155,7 +172,7 @@ def planted_bugs() -> list[Planted]:
             "noise for the sum alone, where the count is released with it",
             "a trap of the joint release",
             guards.noise_scale,
-            (torch.from_numpy(system.gaussian((3000, K + 1), SIGMA)), joint_std),
+            (_gaussian((3000, K + 1), SIGMA), joint_std),
             (releases(one_shot, system), joint_std),
         ),
         (
@@ -179,6 +196,48 @@ def planted_bugs() -> list[Planted]:
             (lambda x: (x - x.mean(0)) / (x.std(0, correction=0) + 1e-5), mixed),
             (lambda x: torch.nn.functional.layer_norm(x, (K,)), mixed),
         ),
+        (
+            "noise of a floating-point sampler, released with all its digits",
+            "an early version of this package; Mironov 2012",
+            guards.on_grid,
+            (_with_all_digits((100, K), joint_std), step),
+            (releases(one_shot, system)[:100], step),
+        ),
+        (
+            "noise drawn in float32",
+            "the default of torch.randn",
+            guards.double_precision,
+            (torch.randn(200, K, generator=torch.Generator().manual_seed(0)) * joint_std,),
+            (releases(one_shot, system)[:200],),
+        ),
+        (
+            "a source of noise seeded with 16 bits",
+            "a trap of own seeding",
+            guards.fresh_sources,
+            (lambda: float(NoiseSource.reproducible(int.from_bytes(os.urandom(2))).uniform(1)[0]),),
+            (lambda: float(torch.rand(1, generator=NoiseSource.os().generator(), dtype=torch.float64)),),
+        ),
+        (
+            "a kernel whose last bits depend on the size of the batch",
+            "an early version of this package",
+            guards.batch_sizes,
+            (lambda x: _kernel(x, torch.Generator()), kernel_records),
+            (lambda x: torch.cat([*fixed_batches(x)]), kernel_records),
+        ),
+        (
+            "as many trials run as count, which the time tells",
+            "an early version of this package",
+            guards.constant_work,
+            (lambda: trials.draw(float(system.uniform(1)[0])),),
+            (lambda: _trials_run(trials, system),),
+        ),
+        (
+            "what a failed run had released taken off the ledger",
+            "an early version of this package",
+            guards.failures_cost,
+            (_picky(Ledger.forget_unseen), 1.0),
+            (_picky(Ledger.close_attempt), 1.0),
+        ),
     ]
     return [
         Planted(bug=bug, source=source, guard=guard.__name__, finding=guard(*faulty), sound=guard(*sound))
@@ -186,13 +245,74 @@ def planted_bugs() -> list[Planted]:
     ]
 
 
+def planted_methods() -> list[Planted]:
+    """Put every faulty method, and the sound one that it is made of, to the contract suite; about a minute."""
+    from dphyper.bench.catalog import METHODS
+    from dphyper.bench.privacy import contract, faulty_methods
+
+    places = {name: f"{faulty_methods.__name__}:{name}" for name in (faulty_methods.SOUND, *faulty_methods.FAULTY)}
+    with patch.dict(METHODS.entries, places):
+        sound = next(contract.findings(faulty_methods.SOUND), None)
+        return [
+            Planted(
+                bug=(METHODS[name].__doc__ or "").splitlines()[0].rstrip("."),
+                source="an outside method",
+                guard=check,
+                finding=next((found for found in contract.findings(name) if found.startswith(check)), None),
+                sound=sound,
+            )
+            for name, check in faulty_methods.FAULTY.items()
+        ]
+
+
 def planted_table(planted: Sequence[Planted]) -> str:
-    """What `planted_bugs` gave, one a line: caught or missed, by which guard, and what it said."""
+    """What the functions above gave, one a line: caught or missed, by which guard, and what it said."""
     return "\n".join(
         f"{'caught' if p.caught else 'MISSED'}  {p.guard:16}  {p.bug} ({p.source}): {p.finding or 'nothing found'}"
         + (f"; and the sound one was rejected: {p.sound}" if p.sound else "")
         for p in planted
     )
+
+
+def _gaussian(shape: tuple[int, ...], std: float) -> Tensor:
+    return torch.from_numpy(NoiseSource.os().rounded_gaussian(shape, 2.0**24)) * (std * 2.0**-24)
+
+
+def _with_all_digits(shape: tuple[int, ...], std: float) -> Tensor:
+    return torch.from_numpy(std * ndtri(NoiseSource.os().uniform(shape)))
+
+
+def _kernel(x: Tensor, rng: torch.Generator) -> Tensor:
+    """Sums of the columns, from the left in small batches and from the right in larger ones."""
+    columns = x.unbind(1)
+    ordered = columns if len(x) < 16 else columns[::-1]
+    return torch.stack(list(itertools.accumulate(ordered)), 1)[:, -1:]
+
+
+def _trials_run(trials: BestOfTrials, noise: NoiseSource) -> int:
+    run: list[None] = []
+    ledger = Ledger(Budget(epsilon=1e3, delta=1e-5, relation=ADD))
+    private = PrivateData(torch.zeros(N, 1), n=N, ledger=ledger, noise=noise)
+    private.best_of(lambda door, rng: (run.append(None), 0.0), trials, role="choice")
+    return len(run)
+
+
+def _picky(after_failure: Callable[[Ledger], object]) -> Callable[[], float]:
+    """Runs on one ledger a method that fails unless its first three noisy sums are positive."""
+    budget = Budget(epsilon=1.0, delta=1e-5, relation=ADD)
+    (steps,) = calibrate(budget, PoissonGradientSteps(l2_clip_norm=1.0, sampling_prob=1.0, steps=2))
+    # Of this seed the first sums do not please, those of a later attempt do.
+    ledger, noise = Ledger(budget), NoiseSource.reproducible(0)
+
+    def attempt() -> float:
+        private = PrivateData(torch.zeros(N, 3), n=N, ledger=ledger, noise=noise)
+        first, _ = private.gradient_steps(lambda x, rng: x, steps, role="gradient")
+        if not (first > 0).all():
+            after_failure(ledger)
+            raise ValueError("the release does not please")
+        return ledger.spent()
+
+    return attempt
 
 
 def _clipped(x: Tensor) -> Tensor:
