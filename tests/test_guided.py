@@ -148,7 +148,7 @@ def test_gep_is_the_published_update(name: str) -> None:
     clips = {"embedding_clip_norm": 1.1} | ({"residual_clip_norm": 0.7} if name == "gep" else {})
     guide = prepared(name, anchors, Echo(D), basis_size=2, public_images=1, public_tasks=64, **clips)
     drawn = guide._public.draw(64, 1, torch.Generator().manual_seed(3)).flatten(0, 1)
-    found = guide.gradient(guide.contribution(torch.zeros(D), gradients).mean(0).float()).numpy()
+    found = guide.gradient(guide.contribution(torch.zeros(D), gradients, guide.rng).mean(0).float()).numpy()
 
     def wanted(c0: float, c1: float) -> NDArray[np.float64]:
         return gep_in_numpy(gradients.double().numpy(), drawn.double().numpy(), 2, (c0, c1), name == "gep")
@@ -165,7 +165,7 @@ def test_gep_rows_are_jointly_bounded() -> None:
     inside, outside = guide.basis_kP[0], torch.linalg.qr(torch.cat([guide.basis_kP, normal(1, D)]).T).Q[:, 2]
     bad = [torch.full((D,), value) for value in (math.nan, math.inf, 3e38, 1e-40, 0.0)]
     x = torch.stack([a * inside + b * outside for a in (0, 1e-9, 1, 1e9) for b in (0, 1e-9, 1, 1e9)] + bad)
-    rows = guide.contribution(torch.zeros(D), x)
+    rows = guide.contribution(torch.zeros(D), x, guide.rng)
     assert rows.shape == (len(x), 2 + D)
     assert rows.isfinite().all()
     assert rows[:, :2].norm(dim=1).max() <= 1
@@ -176,7 +176,7 @@ def test_gep_rows_are_jointly_bounded() -> None:
 def test_gep_noise_pays_for_two_releases() -> None:
     """Against the published accounting, two Gaussians of sensitivity 1 in each step, by dp_accounting."""
     method = made("gep", normal(8, D), steps=7)
-    std = method.mechanism(TIGHT).noise_std(TIGHT.relation)
+    std = method.mechanisms(TIGHT, method.options)[0].noise_std(TIGHT.relation)
 
     def epsilon(releases: int) -> float:
         accountant = dp_accounting.pld.PLDAccountant()
@@ -185,7 +185,8 @@ def test_gep_noise_pays_for_two_releases() -> None:
 
     assert epsilon(2 * 7) == pytest.approx(1.0, abs=0.01)
     assert epsilon(7) < 0.75
-    biased = made("b_gep", normal(8, D), steps=7).mechanism(TIGHT)
+    method = made("b_gep", normal(8, D), steps=7)
+    (biased,) = method.mechanisms(TIGHT, method.options)
     assert std == pytest.approx(math.sqrt(2) * biased.noise_std(TIGHT.relation), rel=1e-6)
 
 
@@ -196,7 +197,7 @@ def test_rgp_of_full_rank_is_exact() -> None:
     gradient = normal(1, 10, seed=7)
     for rank, exact in ((2, True), (1, False)):
         guide = prepared("rgp", normal(16, 10), Layered(10), carrier_rank=rank)
-        found = guide.gradient(guide.contribution(torch.zeros(10), gradient)[0])
+        found = guide.gradient(guide.contribution(torch.zeros(10), gradient, guide.rng)[0])
         assert torch.allclose(found, gradient[0], atol=1e-5) == exact
 
 
@@ -209,7 +210,7 @@ def test_rgp_is_the_published_update() -> None:
     for carriers in ("both", "left"):
         guide = prepared("rgp", normal(16, 10), Layered(10), carriers=carriers, public_images=1)
         drawn = guide._public.draw(64, 1, torch.Generator().manual_seed(3)).flatten(0, 1).double().numpy()
-        found = guide.gradient(guide.contribution(torch.zeros(10), gradient)[0]).numpy()
+        found = guide.gradient(guide.contribution(torch.zeros(10), gradient, guide.rng)[0]).numpy()
         for part, (o, i) in ((slice(0, 6), (3, 2)), (slice(6, 10), (2, 2))):
             seen = drawn[:, part].reshape(-1, o, i)
             left = np.linalg.eigh(sum(g @ g.T for g in seen))[1][:, -1:]
@@ -235,7 +236,7 @@ def test_rgp_without_matrices_is_dp_sgd() -> None:
 def test_pazo_differences_are_the_derivatives_of_a_quadratic(smoothing: float) -> None:
     guide = prepared("pazo", regression(64, 2), probes=3, basis_size=4, smoothing=smoothing, multiplicity=2)
     theta, x = normal(D, seed=8).requires_grad_(), regression(5, 9)
-    found = guide.contribution(theta.detach(), x)
+    found = guide.contribution(theta.detach(), x, guide.rng)
     for row, wanted in zip(x, found, strict=True):
         (gradient,) = torch.autograd.grad(guide.target.per_example_loss(theta, row[None], None).sum(), theta)
         torch.testing.assert_close(guide.probes_qP @ gradient, wanted, rtol=1e-3, atol=2e-4)
@@ -255,7 +256,7 @@ def test_pazo_takes_both_losses_at_the_same_times_and_noises() -> None:
     guide = prepared("pazo", images, target, probes=3, basis_size=4, public_tasks=4, public_images=2, multiplicity=2)
     theta = 0.1 * normal(target.num_parameters, seed=4)
     begin = guide.rng.get_state()
-    found = guide.contribution(theta, images[:5])
+    found = guide.contribution(theta, images[:5], guide.rng)
     end = guide.rng.get_state()
     guide.rng.set_state(begin)
     gradient = target.per_example_gradients(theta, images[:5], guide.rng, 2)
@@ -286,7 +287,7 @@ def test_pe_sgd_coefficients_are_those_of_ridge_regression() -> None:
     synthetic = guide.images.double().numpy()
     ridge = 0.05 * np.mean(np.sum(synthetic**2, 1))
     gradients = normal(10, 20, seed=6)
-    found = guide.contribution(torch.zeros(20), gradients)
+    found = guide.contribution(torch.zeros(20), gradients, guide.rng)
 
     def wanted(eta: float) -> NDArray[np.float64]:
         stacked = np.concatenate([synthetic.T, math.sqrt(eta) * np.eye(16)])
@@ -305,7 +306,7 @@ def test_pe_sgd_is_the_published_update() -> None:
     inverse = np.linalg.pinv(gram + 0.05 * np.mean(np.diag(gram)) * np.eye(16))
     coefficients = inverse @ (rows @ gradients.double().numpy().T)
     coefficients = coefficients / (np.linalg.norm(coefficients, axis=0, keepdims=True) + 1e-8)
-    found = guide.gradient(guide.contribution(torch.zeros(20), gradients).mean(0).float()).numpy()
+    found = guide.gradient(guide.contribution(torch.zeros(20), gradients, guide.rng).mean(0).float()).numpy()
     np.testing.assert_allclose(found, rows.T @ coefficients.sum(1) / 10, atol=1e-4)
 
 
@@ -313,10 +314,10 @@ def test_pe_sgd_votes_have_norm_one_whatever_the_gradient() -> None:
     guide = prepared("pe_sgd", normal(64, 20), Echo(20), synthetic_images=16)
     gradient = normal(1, 20, seed=6)
     x = torch.cat([scale * gradient for scale in (1e-20, 1e-3, 1.0, 1e20)])
-    votes = guide.contribution(torch.zeros(20), x)
+    votes = guide.contribution(torch.zeros(20), x, guide.rng)
     torch.testing.assert_close(votes, votes[2].expand(4, -1), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(votes.norm(dim=1), torch.ones(4, dtype=torch.float64))
-    assert not guide.contribution(torch.zeros(20), torch.zeros(1, 20)).any()
+    assert not guide.contribution(torch.zeros(20), torch.zeros(1, 20), guide.rng).any()
 
 
 def test_pe_sgd_images_follow_the_coefficients() -> None:

@@ -102,10 +102,12 @@ def test_adadps_clips_in_the_scaled_space() -> None:
     h = target.per_example_gradients(theta, public, torch.Generator(), 1).mean(0)
     g = target.per_example_gradients(theta, x, torch.Generator(), 1)
     made.prepare(theta, 0)
-    assert_equal_only(made.contribution(theta, x), g / (h.abs() + 0.5), g)
+    assert_equal_only(made.contribution(theta, x, torch.Generator()), g / (h.abs() + 0.5), g)
     # The same gradient at every step has the same second moment: the start at 0 does not show.
     made.prepare(theta, 1)
-    assert_equal_only(made.contribution(theta, x), g / (h.abs() + 0.5), g / (0.19**0.5 * h.abs() + 0.5))
+    assert_equal_only(
+        made.contribution(theta, x, torch.Generator()), g / (h.abs() + 0.5), g / (0.19**0.5 * h.abs() + 0.5)
+    )
 
 
 def test_pda_begins_as_dp_sgd_and_ends_with_the_public_gradient() -> None:

@@ -143,7 +143,7 @@ def test_batched_steps_have_the_noise_of_private_data(kind: linear.Kind) -> None
     theta = linear.descend(x, y, plan, TIGHT, torch.Generator().manual_seed(0), kind=kind, public=public)[0]
     (mechanism,) = linear.gradient_steps(TIGHT, 1)
     private = PrivateData(torch.zeros(50, D), n=50, ledger=Ledger(TIGHT), noise=NoiseSource.reproducible(0))
-    draws = next(private.gradient_steps(lambda rows: 0 * rows, mechanism, role="gradient"))
+    draws = next(private.gradient_steps(lambda rows, rng: 0 * rows, mechanism, role="gradient"))
     assert float(draws.std()) == pytest.approx(mechanism.noise_std(TIGHT.relation) / 50, rel=0.5)
     expected = 4.0 * mechanism.noise_std(TIGHT.relation) / 50
     values = (theta - theta.mean(1, keepdim=True)).flatten().numpy()

@@ -68,6 +68,10 @@ def made(name: str, target: LoRADiffusion, public: PublicRecords, **options: Any
     return method.eval()
 
 
+def releases(method: Any, budget: Budget) -> Any:
+    return method.mechanisms(budget, method.options)
+
+
 def door(records: Tensor, budget: Budget = NO_BUDGET, seed: int = 0) -> PrivateData:
     return PrivateData(records, n=len(records), ledger=Ledger(budget), noise=NoiseSource.reproducible(seed))
 
@@ -152,7 +156,7 @@ def test_second_moments_are_bounded_by_what_their_mechanism_states(
 ) -> None:
     """Squares of vectors of norm 1 are √2 apart at most, and at unit norm bound that is reached."""
     budget = dataclasses.replace(NO_BUDGET, epsilon=2.0, relation=relation)
-    mechanisms = made("dp_mepf", target, public, moments=2).mechanisms(budget)
+    mechanisms = releases(made("dp_mepf", target, public, moments=2), budget)
     spent = epsilon_of([m.event() for m in mechanisms], DELTA, relation)
     assert spent == pytest.approx(2.0, rel=1e-5)
     rows = squares(torch.eye(12)) / squares(torch.eye(12)).norm(dim=1, keepdim=True)
@@ -161,7 +165,7 @@ def test_second_moments_are_bounded_by_what_their_mechanism_states(
     assert mechanisms[1].sensitivity(Relation.REPLACE_ONE) >= apart
     assert apart > 1.0  # what published code takes, half of the bound 2
     # One moment alone has the whole budget, with less noise.
-    (alone,) = made("dp_mepf", target, public).mechanisms(budget)
+    (alone,) = releases(made("dp_mepf", target, public), budget)
     assert mechanisms[0].noise_std(relation) == pytest.approx(alone.noise_std(relation) * math.sqrt(2), rel=1e-4)
 
 
@@ -319,8 +323,7 @@ def test_private_evolution_without_noise_keeps_the_nearest_images(
 def selected_task(target: LoRADiffusion, public: PublicRecords, task: int, budget: Budget, seed: int) -> float:
     """Mean grey of the images that PrivImage takes for records of one task, less that of the task."""
     method = made("privimage", target, public, votes=1, selected=1, query_share=1.0)
-    query, steps = method.mechanisms(budget)
-    assert steps is None
+    (query,) = releases(method, budget)
     images, weights = method.ask(door(of_level(LEVELS[task], 24, seed=40), budget, seed), query, seeded())
     assert len(images) == len(weights) == 16
     return float(images.mean()) - LEVELS[task]
@@ -339,7 +342,7 @@ def test_privimage_selects_the_task_that_the_records_come_from(target: LoRADiffu
 def test_central_image_is_the_clipped_mean(target: LoRADiffusion, public: PublicRecords) -> None:
     method = made("dp_feta", target, public, image_clip_norm=2.0, warm_up="images", vary_strength=0.0, query_share=1.0)
     records = of_level(0.8, 20)
-    images, weights = method.ask(door(records), method.mechanisms(NO_BUDGET)[0], seeded())
+    images, weights = method.ask(door(records), releases(method, NO_BUDGET)[0], seeded())
     assert weights.tolist() == [1.0]
     centre = public.records.mean(0).numpy()
     offsets = (records.numpy() - centre).reshape(20, -1).astype(np.float64)
@@ -353,7 +356,7 @@ def test_central_image_is_the_clipped_mean(target: LoRADiffusion, public: Public
 def test_central_image_is_divided_by_the_expected_count(target: LoRADiffusion, public: PublicRecords) -> None:
     """A record more moves the image by its own clipped offset over n; a mean over the realised count would not move."""
     method = made("dp_feta", target, public, image_clip_norm=2.0, query_share=1.0)
-    query, _ = method.mechanisms(NO_BUDGET)
+    (query,) = releases(method, NO_BUDGET)
     records = of_level(0.8, 1).expand(20, -1, -1, -1)
 
     def offset(num: int) -> Tensor:
@@ -366,7 +369,7 @@ def test_central_image_is_divided_by_the_expected_count(target: LoRADiffusion, p
 
 def test_central_images_of_poisson_samples_differ(target: LoRADiffusion, public: PublicRecords) -> None:
     method = made("dp_feta", target, public, queries=3, query_prob=0.5, query_share=1.0)
-    offsets = method.central_offsets(door(of_level(0.3, 24)), method.mechanisms(NO_BUDGET)[0])
+    offsets = method.central_offsets(door(of_level(0.3, 24)), releases(method, NO_BUDGET)[0])
     assert offsets.shape == (3, 64)
     assert not torch.allclose(offsets[0], offsets[1], atol=1e-3)
 
@@ -380,13 +383,13 @@ def test_weights_bring_the_mean_of_public_images_near_the_central_ones(
         query_share=1.0,
     )  # fmt: skip
     records = of_level(0.5, 24)
-    images, weights = method.ask(door(records), method.mechanisms(NO_BUDGET)[0], seeded())
+    images, weights = method.ask(door(records), releases(method, NO_BUDGET)[0], seeded())
     weighted = float((weights * images.double().flatten(1).mean(1)).sum() / weights.sum())
     assert weighted == pytest.approx(float(records.mean()), abs=0.1)
     assert abs(float(public.records.mean()) - float(records.mean())) > 0.3
     # At a tiny budget the noise says nothing, and the ridge keeps the public images as they are.
     tiny = dataclasses.replace(NO_BUDGET, epsilon=1e-3)
-    _, kept = method.ask(door(records, tiny), method.mechanisms(tiny)[0], seeded())
+    _, kept = method.ask(door(records, tiny), releases(method, tiny)[0], seeded())
     np.testing.assert_allclose(kept.numpy(), 1 / 96, rtol=0.2)
     assert float(weights.max()) > 2 / 96
 
@@ -476,15 +479,14 @@ def test_query_and_steps_spend_the_budget_exactly(
     budget = Budget(epsilon=2.0, delta=DELTA, relation=relation)
     for share in (0.1, 0.5):
         method = made(name, target, public, query_share=share, steps=5)
-        query, steps = method.mechanisms(budget)
+        query, steps = releases(method, budget)
         assert epsilon_of([query.event(), steps.event()], DELTA, relation) == pytest.approx(2.0, rel=1e-5)
         # The query has its share of 1/σ², here without subsampling, and the steps have the rest.
-        (alone,) = calibrate(budget, method.unscaled_query())
+        (alone,) = calibrate(budget, method.unscaled_query(method.options))
         assert query.noise_multiplier == pytest.approx(alone.noise_multiplier / math.sqrt(share))
         (only_steps,) = calibrate(budget, method._options.unscaled())
         assert steps.noise_multiplier == pytest.approx(only_steps.noise_multiplier / math.sqrt(1 - share), rel=1e-4)
-    query, steps = made(name, target, public, query_share=1.0).mechanisms(budget)
-    assert steps is None
+    (query,) = releases(made(name, target, public, query_share=1.0), budget)
     assert epsilon_of([query.event()], DELTA, relation) == pytest.approx(2.0, rel=1e-5)
 
 
@@ -497,7 +499,7 @@ def test_share_that_no_query_can_have_is_refused(target: LoRADiffusion, public: 
 def test_poisson_queries_and_steps_spend_the_budget_exactly(target: LoRADiffusion, public: PublicRecords) -> None:
     budget = Budget(epsilon=2.0, delta=DELTA, relation=Relation.ADD_OR_REMOVE_ONE)
     method = made("dp_feta", target, public, queries=3, query_prob=0.5, sampling_prob=0.25, steps=5)
-    query, steps = method.mechanisms(budget)
+    query, steps = releases(method, budget)
     spent = epsilon_of([query.event(), steps.event()], DELTA, budget.relation)
     assert spent == pytest.approx(2.0, rel=1e-4)
     assert epsilon_of([query.event()], DELTA, budget.relation) < 0.9 * spent
@@ -508,14 +510,14 @@ def test_evolution_and_single_releases_spend_the_budget_exactly(
     relation: Relation, target: LoRADiffusion, public: PublicRecords
 ) -> None:
     budget = Budget(epsilon=2.0, delta=DELTA, relation=relation)
-    votes = made("private_evolution", target, public, iterations=3).mechanisms(budget)
-    (once,) = made("private_evolution", target, public, iterations=1).mechanisms(budget)
+    votes = releases(made("private_evolution", target, public, iterations=3), budget)
+    (once,) = releases(made("private_evolution", target, public, iterations=1), budget)
     assert votes[0].noise_multiplier == pytest.approx(once.noise_multiplier * math.sqrt(3), rel=1e-4)
     for mechanisms in (
         votes,
         (once,),
-        made("dp_merf", target, public).mechanisms(budget),
-        (made("dpagg", target, public).mechanism(budget),),
+        releases(made("dp_merf", target, public), budget),
+        releases(made("dpagg", target, public), budget),
     ):
         spent = epsilon_of([m.event() for m in mechanisms], DELTA, relation)
         assert spent == pytest.approx(2.0, rel=1e-5)

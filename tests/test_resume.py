@@ -1,5 +1,6 @@
-"""A run that was interrupted goes on from what it released, and draws again only what nobody can have seen."""
+"""A run that was killed goes on from what it released and draws again what nobody saw; one that failed pays for it."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from dphyper.bench.catalog import METHODS
+from dphyper.bench.method import Method
+from dphyper.bench.privacy.budget import Budget
 from dphyper.bench.privacy.ledger import Ledger
 from dphyper.bench.privacy.noise import NoiseSource
+from dphyper.bench.privacy.private_data import PrivateData
 from dphyper.bench.runner import Runner
 from dphyper.bench.specs import BaseSpec, Cell, DataSpec, Performance, Protocol
 from dphyper.bench.store import Row, Store
 from dphyper.bench.tracking import Tracking
 
 
-class KilledError(Exception):
+class KilledError(BaseException):
     """Stands for the end of the process."""
 
 
@@ -66,21 +71,23 @@ def test_what_was_released_is_used_again_and_the_rest_is_drawn_anew(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         kill_after(patch, event, calls)
-        row, folder = run(tmp_path / "store", cache, method, **options)
-    assert (row["status"], row["error"]) == ("failed", f"KilledError: after {event}")
+        with pytest.raises(KilledError):
+            run(tmp_path / "store", cache, method, **options)
+    (folder,) = (tmp_path / "store" / "cells").iterdir()
     seen = json.loads((folder / "ledger.json").read_text())["charges"]
-    assert (len(seen), seen[0]["complete"], (folder / "generator.npy").exists()) == (calls, True, True)
+    assert (len(seen), seen[0]["complete"], (folder / "row.json").exists()) == (calls, True, False)
 
-    row, folder = run(tmp_path / "store", cache, method, **options)
+    row, _ = run(tmp_path / "store", cache, method, **options)
     assert (row["status"], row["epsilon_spent"]) == ("done", pytest.approx(4.0, rel=1e-4))
     charges = json.loads((folder / "ledger.json").read_text())["charges"]
     assert charges[0] == seen[0]
-    assert all(charge["complete"] for charge in charges)
-    assert not (folder / "generator.npy").exists()
+    assert all(charge["complete"] and charge["attempt"] == 0 for charge in charges)
     assert (folder / "ledger.interrupted.json").exists() is (event == "charge")
 
 
 def test_the_random_numbers_of_a_release_are_met_again(cache: Path, tmp_path: Path) -> None:
+    """Those of the run come from the seed, those of its losses died with it, and no file keeps any."""
+
     def theta(store: str) -> tuple[torch.Tensor, Path]:
         _, folder = run(tmp_path / store, cache, "dp_merf", fit_steps=3)
         return load_file(folder / "theta.safetensors")["theta"], folder
@@ -88,24 +95,65 @@ def test_the_random_numbers_of_a_release_are_met_again(cache: Path, tmp_path: Pa
     whole, _ = theta("whole")
     with pytest.MonkeyPatch.context() as patch:
         kill_after(patch, "complete", 1)
-        _, folder = run(tmp_path / "killed", cache, "dp_merf", fit_steps=3)
-    again, _ = theta("killed")
+        with pytest.raises(KilledError):
+            theta("killed")
+    again, folder = theta("killed")
     assert torch.equal(again, whole)
-
-    (folder / "theta.safetensors").unlink()
-    np.save(folder / "generator.npy", torch.Generator().manual_seed(7).get_state().numpy())
-    (folder / "row.json").unlink()
-    other, _ = theta("killed")
-    assert not torch.equal(other, whole)
+    assert not (folder / "generator.npy").exists()
 
 
-def test_releases_without_their_random_numbers_are_not_used(cache: Path, tmp_path: Path) -> None:
-    _, folder = run(tmp_path / "store", cache, "dp_merf", fit_steps=3)
-    (folder / "row.json").unlink()
-    (folder / "theta.safetensors").unlink()
-    row, _ = run(tmp_path / "store", cache, "dp_merf", fit_steps=3)
+def failing(patch: pytest.MonkeyPatch, method: str, *, after: bool) -> None:
+    """Let ``adapt`` fail before or after all its releases."""
+    real = METHODS[method].adapt
+
+    def adapt(self: Method, private: PrivateData, budget: Budget, rng: torch.Generator) -> torch.Tensor:
+        if after:
+            real(self, private, budget, rng)
+        raise ValueError
+
+    patch.setattr(METHODS[method], "adapt", adapt)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "after", "status"),
+    [
+        ("dp_sgd", {"steps": 2}, True, "failed"),  # its steps were seen to fail
+        ("dp_sgd", {"steps": 2}, False, "done"),  # nothing had been released
+        ("dp_merf", {"fit_steps": 3}, True, "done"),  # goes on from the release that it had
+    ],
+)
+def test_a_run_that_failed_after_a_release_has_spent_it(
+    cache: Path, tmp_path: Path, method: str, options: dict[str, Any], after: bool, status: str
+) -> None:
+    for _ in range(3):  # trying again and again is no way out
+        with pytest.MonkeyPatch.context() as patch:
+            failing(patch, method, after=after)
+            row, folder = run(tmp_path / "store", cache, method, **options)
+        assert row["status"] == "failed"
+    row, folder = run(tmp_path / "store", cache, method, **options)
+    assert row["status"] == status
+    charges = json.loads((folder / "ledger.json").read_text())["charges"]
+    assert [charge["attempt"] for charge in charges] == [int(status == "failed")]
+    if status == "failed":
+        assert "with what 1 failed attempt released" in row["error"]
+    else:
+        assert row["epsilon_spent"] == pytest.approx(4.0, rel=1e-4)
+
+
+def test_a_method_that_releases_what_it_does_not_declare_fails(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def adapt(self: Any, private: PrivateData, budget: Budget, rng: torch.Generator) -> torch.Tensor:
+        options = dataclasses.replace(self.options, l2_clip_norm=1.0)
+        (steps,) = self.mechanisms(budget, options)
+        list(private.gradient_steps(lambda x, rng: x.flatten(1), steps, role="pixels"))
+        return self.target.initial()  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(METHODS["dp_sgd"], "adapt", adapt)
+    row, _ = run(tmp_path / "store", cache, "dp_sgd", steps=2)
     assert row["status"] == "failed"
-    assert "'generator.npy') is gone: delete the folder to start over" in row["error"]
+    assert "role 'pixels' released PoissonGradientSteps" in row["error"]
+    assert "which its method does not declare" in row["error"]
 
 
 def test_a_generator_takes_all_its_state_from_the_source() -> None:

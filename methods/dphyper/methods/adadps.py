@@ -76,5 +76,5 @@ class AdaDPS(GuidedDescent):
         "set.",
     )
     options_type = AdaDPSOptions
-    quick_options = {"steps": 3, "public_tasks": 2, "public_images": 2}
+    quick_options = {"steps": 2, "multiplicity": 1, "public_tasks": 2, "public_images": 2}
     guide_type = Preconditioner

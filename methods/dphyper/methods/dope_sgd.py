@@ -49,5 +49,5 @@ class DOPESGD(GuidedDescent):
         "is thus off by (1 − batch / q n) h, 0 in expectation. The paper's synthetic public data and its votes of "
         "several models are left out.",
     )
-    quick_options = {"steps": 3, "public_tasks": 2, "public_images": 2}
+    quick_options = {"steps": 2, "multiplicity": 1, "public_tasks": 2, "public_images": 2}
     guide_type = Origin

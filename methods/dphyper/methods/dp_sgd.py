@@ -28,4 +28,4 @@ class DPSGD(GuidedDescent):
     )
     reads_public = False
     options_type = RateOptions
-    quick_options = {"steps": 3, "multiplicity": 2}
+    quick_options = {"steps": 2, "multiplicity": 1}

@@ -91,7 +91,7 @@ class DPSGDTuned(Method):
     selection: ClassVar[Selection] = "tuned_private"
     uses = frozenset({"task", "n", "epsilon", "seed"})
     options_type = DPSGDTunedOptions
-    quick_options = {"steps": 3, "multiplicity": 2, "mean_trials": 2.0, "score_draws": 1}
+    quick_options = {"steps": 2, "multiplicity": 1, "mean_trials": 2.0, "score_draws": 1}
     _options: DPSGDTunedOptions
 
     @classmethod

@@ -116,7 +116,7 @@ class BiasedGEP(GuidedDescent):
         departures="As `gep`.",
     )
     options_type = BiasedGEPOptions
-    quick_options = {"steps": 3, "multiplicity": 1, "public_tasks": 4, "public_images": 2, "basis_size": 3}
+    quick_options = {"steps": 2, "multiplicity": 1, "public_tasks": 4, "public_images": 2, "basis_size": 3}
     guide_type = Embedding
 
 
@@ -134,5 +134,5 @@ class GEP(GuidedDescent):
         "Poisson.",
     )
     options_type = GEPOptions
-    quick_options = {"steps": 3, "multiplicity": 1, "public_tasks": 4, "public_images": 2, "basis_size": 3}
+    quick_options = {"steps": 2, "multiplicity": 1, "public_tasks": 4, "public_images": 2, "basis_size": 3}
     guide_type = EmbeddingAndResidual

@@ -128,7 +128,7 @@ class NonprivateFull(NonprivateLoRA):
         passes="q T K gradients.",
     )
     options_type = NonprivateFullOptions
-    quick_options = {"steps": 1, "sampling_prob": 0.1, "multiplicity": 2, "learning_rate": 0.01}
+    quick_options = {"steps": 1, "sampling_prob": 0.1, "multiplicity": 1, "learning_rate": 0.01}
 
     def __init__(self, target: LoRADiffusion, options: Options, *, embedding_dim: int) -> None:
         super().__init__(FullDiffusion(target), options, embedding_dim=embedding_dim)

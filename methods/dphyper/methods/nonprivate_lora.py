@@ -42,7 +42,7 @@ class NonprivateLoRA(DPSGD):
     private = False
     selection = "non_private"
     options_type = NonprivateOptions
-    quick_options = {"steps": 3, "sampling_prob": 1.0}
+    quick_options = {"steps": 2, "sampling_prob": 1.0}
 
     @classmethod
     def mechanisms(cls, budget: Budget, options: RateOptions) -> tuple[PoissonGradientSteps, ...]:

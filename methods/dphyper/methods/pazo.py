@@ -90,5 +90,5 @@ class PAZO(GuidedDescent):
         "their difference would be noise.",
     )
     options_type = PAZOOptions
-    quick_options = {"steps": 3, "multiplicity": 1, "public_tasks": 4, "public_images": 2, "basis_size": 3, "probes": 2}
+    quick_options = {"steps": 2, "multiplicity": 1, "public_tasks": 4, "public_images": 2, "basis_size": 3, "probes": 2}
     guide_type = Probes

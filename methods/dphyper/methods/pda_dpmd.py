@@ -60,5 +60,5 @@ class PDADPMD(GuidedDescent):
         "the training set. Momentum and averaging as in `dp_sgd`.",
     )
     options_type = PDADPMDOptions
-    quick_options = {"steps": 3, "public_tasks": 2, "public_images": 2}
+    quick_options = {"steps": 2, "multiplicity": 1, "public_tasks": 2, "public_images": 2}
     guide_type = Blend

@@ -43,5 +43,5 @@ class PDPSGD(GuidedDescent):
         "(kenziyuliu/DP2) decomposes a P × P matrix and cuts its public records from the training set.",
     )
     options_type = PDPSGDOptions
-    quick_options = {"steps": 3, "multiplicity": 1, "public_tasks": 4, "public_images": 2, "basis_size": 3}
+    quick_options = {"steps": 2, "multiplicity": 1, "public_tasks": 4, "public_images": 2, "basis_size": 3}
     guide_type = Projection

@@ -117,5 +117,5 @@ class PESGD(GuidedDescent):
         "code divides by the number of records that came.",
     )
     options_type = PESGDOptions
-    quick_options = {"steps": 3, "multiplicity": 1, "synthetic_images": 4, "synthetic_draws": 1, "evolve_every": 2}
+    quick_options = {"steps": 2, "multiplicity": 1, "synthetic_images": 4, "synthetic_draws": 1, "evolve_every": 2}
     guide_type = SyntheticSpan

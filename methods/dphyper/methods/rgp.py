@@ -109,5 +109,5 @@ class RGP(GuidedDescent):
         "The default, the left carrier alone, is the published code's form.",
     )
     options_type = RGPOptions
-    quick_options = {"steps": 3, "multiplicity": 1, "public_tasks": 4, "public_images": 2}
+    quick_options = {"steps": 2, "multiplicity": 1, "public_tasks": 4, "public_images": 2}
     guide_type = Carriers

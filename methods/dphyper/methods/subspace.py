@@ -288,7 +288,7 @@ class SubspaceDPSGD(Subspace):
         passes="q T K gradients.",
     )
     options_type = SubspaceDPSGDOptions
-    quick_options = {"steps": 3, "multiplicity": 2}
+    quick_options = {"steps": 2, "multiplicity": 1}
     _options: SubspaceDPSGDOptions
 
     @classmethod

@@ -266,12 +266,15 @@ class Subject:
 
     def __init__(self, name: str) -> None:
         self.name, self.method = name, tiny_method(name)
-        self.run = cache(self._run)
+        self._once = cache(self._run)
 
-    def _run(
+    def run(
         self, *, seed: int = 0, scale: float = 1.0, budget: Budget = BUDGET, noise_seed: int = 0
     ) -> tuple[Tensor, Ledger]:
         """Parameters and ledger for the records of a seed, times ``scale``."""
+        return self._once(seed, scale, budget, noise_seed)
+
+    def _run(self, seed: int, scale: float, budget: Budget, noise_seed: int) -> tuple[Tensor, Ledger]:
         records = scale * tiny_records(seed=seed)
         return adapt(self.method, records, budget=budget, noise=NoiseSource.reproducible(noise_seed))
 
