@@ -181,7 +181,9 @@ def test_public_tasks_are_large_enough_and_come_from_families_and_clusters(loade
 
 def summary(collection: Collection) -> dict[str, str]:
     held_out = [task.id for task in collection.tasks if task.split != "public"]
-    return {task_id: collection.provenance(task_id) for task_id in held_out} | {"public": collection.public_fingerprint}
+    return {task_id: collection.provenance(task_id, b"key") for task_id in held_out} | {
+        "public": collection.public_fingerprint
+    }
 
 
 @pytest.mark.parametrize("name", [name for name in SOURCES if name != "glyphs"])

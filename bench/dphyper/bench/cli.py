@@ -155,7 +155,7 @@ def _sweep_parser() -> ArgumentParser:
     parser.add_argument(
         "action",
         choices=["plan", "run"],
-        help="plan prints every cell with its state and runs nothing; run runs what is not done, and resumes",
+        help="plan reads the data and prints every cell with its state; run runs what is not done, and resumes",
     )
     parser.add_argument("--config", action="config", help="the same as FILE")
     parser.add_class_arguments(Sweep)
@@ -235,11 +235,16 @@ def read_sweep(path: str) -> tuple["Sweep", list[Cell]]:
 
 
 def _sweep(config: Namespace) -> int:
+    from dphyper.bench.runner import Runner
+    from dphyper.bench.tracking import Tracking
     from dphyper.sweeps.work import run_sweep, states
 
     sweep = _as_sweep(config)
     cells = sweep.cells(_cell)
     if config.action == "plan":
+        Runner(Store(sweep.store_path), sweep.performance, Tracking("off", Path(), sweep.name), sweep.name).check_data(
+            cells
+        )
         frame = states(cells, Store(sweep.store_path))
         print(frame.to_string(index=False))
         print(f"{len(cells)} cells: " + ", ".join(f"{n} {s}" for s, n in frame["state"].value_counts().items()))
@@ -322,8 +327,11 @@ def _ls(config: Namespace) -> int:
                 print(f"{name:12} {(sys.modules[DATASETS[name].__module__].__doc__ or '').splitlines()[0]}")
         case "tasks":
             spec = DataSpec(source=config.source)
-            for task in DATASETS[spec.scheme](spec).tasks:
-                print(f"{task.split:8} {len(task):6} {task.id}")
+            collection = DATASETS[spec.scheme](spec)
+            for task in collection.tasks:
+                print(f"{task.split:8} {len(task):6} {task.id}{' (development)' if task.development else ''}")
+            for line in collection.passed_over:
+                print(f"data: {line}")
         case "cells":
             print(
                 Store(config.store).rows()[["cell", "status", "method", "task", "epsilon", "seed", "fid"]].to_string()

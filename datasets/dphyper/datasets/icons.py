@@ -24,6 +24,7 @@ from dphyper.bench.errors import UserError
 from dphyper.bench.specs import DataSpec, content_hash
 from dphyper.bench.tasks import Collection
 from dphyper.datasets._cut import cut
+from dphyper.datasets._files import visible
 from dphyper.datasets.npz import read
 
 CONCEPTS = 400  # the commonest words
@@ -103,7 +104,8 @@ def load(spec: DataSpec) -> Collection:
     Raises:
         UserError: The path holds no icon sets, a set is corrupt, or resvg-py is missing.
     """
-    files = sorted(Path(spec.argument).glob("json/*.json"))
+    root = Path(spec.argument)
+    files, passed_over = visible(root, root.glob("json/*.json"))
     if not spec.argument or not files:
         raise UserError(
             f"data.source '{spec.source}': expected icons:PATH with an unpacked @iconify/json package, which has "
@@ -122,8 +124,10 @@ def load(spec: DataSpec) -> Collection:
         images=images,
         families=families,
         spec=spec,
+        passed_over=passed_over,
         private=PRIVATE,
         tuning=TUNING,
+        show_reference=True,
         licence=f"{len(files)} icon sets of @iconify/json, each under the licence that its file names",
     )
 
