@@ -22,7 +22,6 @@ from dphyper.bench.errors import UserError
 from dphyper.bench.specs import DataSpec
 from dphyper.bench.store import Store
 from dphyper.bench.tasks import Collection, Task
-from dphyper.datasets import glyphs
 from dphyper.datasets._duplicates import NEAR
 from dphyper.datasets._families import by_label
 
@@ -271,12 +270,6 @@ def test_development_and_show_reference_are_the_sources_and_the_users(tmp_path: 
         load(replace(spec, development=("patient",)))
 
 
-def test_the_digits_of_the_glyphs_are_a_development_family() -> None:
-    collection = load(DataSpec(cluster_sizes=()))
-    assert [task.id for task in collection.tasks if task.development] == [glyphs.DIGITS]
-    assert collection.show_reference
-
-
 def test_development_families_of_further_archives_need_not_be_held_out(tmp_path: Path) -> None:
     spec = archives(tmp_path)
     np.savez(tmp_path / "d.npz", x=pictures(9), y=np.repeat([0, 1], EACH // 2))
@@ -384,3 +377,9 @@ def test_a_plan_and_a_listing_say_what_was_left_out(letters: Path, capsys: pytes
     status, out, _ = dphyper(capsys, "ls", "tasks", "--source", sweep["cell"]["data"]["source"])
     assert (status, out.count(said)) == (0, 1)
     assert out.splitlines()[0].split() == ["public", "40", "A"]
+    chosen = ["--source", sweep["cell"]["data"]["source"], "--data.private", "[A]", "--data.tuning", "[D]"]
+    status, out, _ = dphyper(capsys, "ls", "tasks", *chosen)
+    assert (status, out.count("private      40 A\n"), out.count("tuning       41 D\n")) == (0, 1, 1)
+    assert "data: 1 image of the public family 'B', equal to images of the tuning family 'D'\n" in out
+    errors = dphyper(capsys, "ls", "tasks", "--data.privte", "[A]")[2]
+    assert "unknown key 'data.privte': did you mean 'data.private'?" in errors

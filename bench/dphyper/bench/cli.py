@@ -79,6 +79,7 @@ def _known(argv: list[str]) -> list[str]:
                 "file",
                 "out",
                 "source",
+                *_keys(DataSpec, "data."),
                 "epsilon",
                 "delta",
                 "relation",
@@ -126,7 +127,8 @@ def _parser() -> ArgumentParser:
     commands.add_subcommand("audit", audit, help="attack a method's release and bound its ε from below")
     listing = ArgumentParser(exit_on_error=False, description="List what there is.")
     listing.add_argument("what", choices=["methods", "data", "tasks", "cells"], help="what to list")
-    listing.add_argument("--source", type=str, default="glyphs", help="of tasks: the data source")
+    listing.add_argument("--source", type=str, default="", help="of tasks: short for --data.source")
+    listing.add_class_arguments(DataSpec, "data")
     listing.add_argument("--store", type=str, default="runs/demo", help="of cells: the folder of results")
     commands.add_subcommand("ls", listing, help="list methods, data sources, a source's tasks, a store's cells")
     return parser
@@ -326,7 +328,7 @@ def _ls(config: Namespace) -> int:
             for name in DATASETS:
                 print(f"{name:12} {(sys.modules[DATASETS[name].__module__].__doc__ or '').splitlines()[0]}")
         case "tasks":
-            spec = DataSpec(source=config.source)
+            spec = dataclasses.replace(config.data, **({"source": config.source} if config.source else {}))
             collection = DATASETS[spec.scheme](spec)
             for task in collection.tasks:
                 print(f"{task.split:8} {len(task):6} {task.id}{' (development)' if task.development else ''}")
