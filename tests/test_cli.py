@@ -46,7 +46,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
         (["--n", "1"], "n = 1: expected at least 2"),
         (["--relation", "swap"], "relation: Expected a Literal['add_or_remove_one'"),
         (["--options.stepz", "3", "--method", "dp_sgd"], "unknown option of method dp_sgd 'stepz'"),
-        (["--task", "9", "--n", "5000"], "n = 5000 records asked of task '9'"),
+        (["--task", "3", "--n", "5000"], "n = 5000 records asked of task '3'"),
         (["--task", "88"], "unknown task '88': did you mean '8'?"),
         (["--embedding_dim", "5000"], "embedding_dim = 5000 is larger than the"),
         (["--protocol.extractor", "inception"], "inception"),

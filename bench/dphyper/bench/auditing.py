@@ -113,11 +113,11 @@ def audit_end_to_end(
         confidence: Of the bound.
 
     Raises:
-        UserError: Too few canaries or records, or a relation under which a record cannot just be left out.
+        UserError: A public task, too few canaries or records, or a relation under which no record can be left out.
     """
     if cell.relation != "add_or_remove_one":
         raise UserError(f"relation = {cell.relation}: the end-to-end audit leaves records out, add_or_remove_one only")
-    pool = runner.collection(cell.data).task(cell.task).indices
+    pool = runner.collection(cell.data).held_out(cell.task).indices
     if not 20 <= canaries <= len(pool):
         raise UserError(f"canaries = {canaries}: expected between 20 and the {len(pool)} records of task '{cell.task}'")
     begin = time.perf_counter()

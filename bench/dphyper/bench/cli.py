@@ -79,6 +79,7 @@ def _known(argv: list[str]) -> list[str]:
                 "file",
                 "out",
                 "source",
+                *_keys(DataSpec, "data."),
                 "epsilon",
                 "delta",
                 "relation",
@@ -126,7 +127,8 @@ def _parser() -> ArgumentParser:
     commands.add_subcommand("audit", audit, help="attack a method's release and bound its ε from below")
     listing = ArgumentParser(exit_on_error=False, description="List what there is.")
     listing.add_argument("what", choices=["methods", "data", "tasks", "cells"], help="what to list")
-    listing.add_argument("--source", type=str, default="glyphs", help="of tasks: the data source")
+    listing.add_argument("--source", type=str, default="", help="of tasks: short for --data.source")
+    listing.add_class_arguments(DataSpec, "data")
     listing.add_argument("--store", type=str, default="runs/demo", help="of cells: the folder of results")
     commands.add_subcommand("ls", listing, help="list methods, data sources, a source's tasks, a store's cells")
     return parser
@@ -155,7 +157,7 @@ def _sweep_parser() -> ArgumentParser:
     parser.add_argument(
         "action",
         choices=["plan", "run"],
-        help="plan prints every cell with its state and runs nothing; run runs what is not done, and resumes",
+        help="plan reads the data and prints every cell with its state; run runs what is not done, and resumes",
     )
     parser.add_argument("--config", action="config", help="the same as FILE")
     parser.add_class_arguments(Sweep)
@@ -235,11 +237,16 @@ def read_sweep(path: str) -> tuple["Sweep", list[Cell]]:
 
 
 def _sweep(config: Namespace) -> int:
+    from dphyper.bench.runner import Runner
+    from dphyper.bench.tracking import Tracking
     from dphyper.sweeps.work import run_sweep, states
 
     sweep = _as_sweep(config)
     cells = sweep.cells(_cell)
     if config.action == "plan":
+        Runner(Store(sweep.store_path), sweep.performance, Tracking("off", Path(), sweep.name), sweep.name).check_data(
+            cells
+        )
         frame = states(cells, Store(sweep.store_path))
         print(frame.to_string(index=False))
         print(f"{len(cells)} cells: " + ", ".join(f"{n} {s}" for s, n in frame["state"].value_counts().items()))
@@ -321,9 +328,12 @@ def _ls(config: Namespace) -> int:
             for name in DATASETS:
                 print(f"{name:12} {(sys.modules[DATASETS[name].__module__].__doc__ or '').splitlines()[0]}")
         case "tasks":
-            spec = DataSpec(source=config.source)
-            for task in DATASETS[spec.scheme](spec).tasks:
-                print(f"{task.split:8} {len(task):6} {task.id}")
+            spec = dataclasses.replace(config.data, **({"source": config.source} if config.source else {}))
+            collection = DATASETS[spec.scheme](spec)
+            for task in collection.tasks:
+                print(f"{task.split:8} {len(task):6} {task.id}{' (development)' if task.development else ''}")
+            for line in collection.passed_over:
+                print(f"data: {line}")
         case "cells":
             print(
                 Store(config.store).rows()[["cell", "status", "method", "task", "epsilon", "seed", "fid"]].to_string()

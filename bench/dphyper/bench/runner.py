@@ -91,8 +91,7 @@ class Runner:
                 another protocol.
         """
         cells = list(cells)
-        for cell in cells:
-            self.collection(cell.data).draw(cell.task, cell.n, cell.seed)
+        self.check_data(cells)
         protocols = {self.evaluator(cell.protocol).protocol_hash for cell in cells}
         for cell in _distinct_public_work(cells):
             self.untrained_method(cell, *self._shape_of_base(cell))
@@ -102,6 +101,19 @@ class Runner:
                 f"store '{self.store.root}' would mix evaluation protocols {', '.join(sorted(protocols | stored))}: "
                 "rows of different protocols cannot be compared, name another store"
             )
+
+    def check_data(self, cells: Iterable[Cell]) -> None:
+        """Find mistakes about tasks, and print what each collection has left out; nothing is written to the store.
+
+        Raises:
+            UserError: A task that is unknown or public, n too large for it, or data that cannot be read.
+        """
+        cells = list(cells)
+        for data in dict.fromkeys(cell.data for cell in cells):
+            for line in self.collection(data).passed_over:
+                print(f"data: {line}", flush=True)
+        for cell in cells:
+            self.collection(cell.data).draw(cell.task, cell.n, cell.seed)
 
     def prepare(self, cells: Iterable[Cell]) -> None:
         """Train every base model and public phase that the cells need and the cache lacks."""
@@ -317,7 +329,7 @@ class Runner:
             "seconds_evaluate": time.perf_counter() - begin,
             "parameters": method.target.num_parameters,
             "base_hash": self._base_key(cell),
-            "provenance": collection.provenance(cell.task),
+            "provenance": collection.provenance(cell.task, self.store.key()),
             **_provenance(),
             "statement": privacy_statement(cell, ledger, selection=method.selection, public_data=public),
         }

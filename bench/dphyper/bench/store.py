@@ -68,7 +68,7 @@ class Row(TypedDict):
     parameters: NotRequired[int]  # p, parameters the method sets
     statement: NotRequired[str]  # privacy paragraph that a paper can print
     base_hash: NotRequired[str]
-    provenance: NotRequired[str]  # hash of the task's data
+    provenance: NotRequired[str]  # hash of the task's data, under the store's key
     commit: NotRequired[str]  # git commit of the harness, "" outside a repository
     versions: NotRequired[str]  # JSON: package to version
     machine: NotRequired[str]
@@ -98,6 +98,17 @@ class Store:
         folder = self.root / "locks"
         folder.mkdir(parents=True, exist_ok=True)
         return FileLock(folder / f"{cell_id}.lock", timeout=0)
+
+    def key(self) -> bytes:
+        """The store's secret of 32 bytes, for hashes that only its owner can compute; made when first asked for."""
+        path = self.root / "key"
+        self.root.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.root / "key.lock"):
+            if not path.exists():
+                with whole_file(path) as temporary:
+                    temporary.touch(mode=0o600)
+                    temporary.write_bytes(secrets.token_bytes(32))
+        return path.read_bytes()
 
     def status(self, cell_id: str) -> str:
         """``done``, ``failed``, ``running`` (its lock is held) or ``to do``."""

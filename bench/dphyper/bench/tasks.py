@@ -4,7 +4,8 @@ A collection is one pool of records and many tasks that index into it. Every tas
 every family to one split: *public* tasks train the base model and the hypernetwork, *tuning* tasks are public
 families held out so that hyper-parameters can be chosen on them at no privacy cost, *private* tasks are
 families that no public stage has seen. The constructor refuses a collection in which two splits share a
-record, by index or by content; it cannot see near duplicates, which are the source's business.
+record, by index or by content. It cannot see near duplicates: the sources that come with the harness leave them out
+and say so in ``passed_over``.
 
 Shapes: N pool size, n private records, H W C image height, width, channels.
 """
@@ -38,6 +39,8 @@ class Task:
         distance: How the source describes the way to the public families ("near", "far"); free text for
             reports.
         kind: ``family`` for what the source's labels name, ``cluster`` for a public task found in the images.
+        development: Whether its family has prompted a decision of the design, so that a method may have been made to do
+            well on it.
     """
 
     id: str
@@ -47,6 +50,7 @@ class Task:
     reference: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     distance: str = "near"
     kind: Kind = "family"
+    development: bool = False
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -74,6 +78,9 @@ class Collection:
         records: (N, H, W, C) uint8 images, or (N, d + 1) float regression records.
         tasks: All tasks of all splits.
         licence: Licence and source of the data, one line, for the report.
+        show_reference: Whether images of held-out families may be shown.
+        passed_over: What was left out of the source, one line each, for the user alone: the lines tell of private
+            records.
 
     Raises:
         UserError: No public or no private task, a duplicate id, an empty task, or two splits that share a
@@ -84,6 +91,8 @@ class Collection:
     records: NDArray[np.generic]
     tasks: tuple[Task, ...]
     licence: str = ""
+    show_reference: bool = False
+    passed_over: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         ids = [task.id for task in self.tasks]
@@ -128,13 +137,29 @@ class Collection:
                 return task
         raise unknown_name("task", task_id, [task.id for task in self.tasks if task.split != "public"])
 
+    def held_out(self, task_id: str) -> Task:
+        """The private or tuning task of that id: one that no public stage is trained on.
+
+        Raises:
+            UserError: There is no such task, or it is public.
+        """
+        task = self.task(task_id)
+        if task.split == "public":
+            others = [f"'{other.id}' ({other.split})" for other in self.tasks if other.split != "public"]
+            way = "" if task.kind == "cluster" else ", or name its family in data.private or data.tuning"
+            raise UserError(
+                f"task '{task_id}' of '{self.name}' is public: the base model is trained on its records, so nothing "
+                f"adapted to them is private; expected one of {', '.join(others)}{way}"
+            )
+        return task
+
     def draw(self, task_id: str, n: int, seed: int) -> Draw:
         """Draw ``n`` private records without replacement; everything else of the task is the reference.
 
         Raises:
-            UserError: The task has no record left for the reference after ``n`` are drawn.
+            UserError: The task is public or unknown, or has no record left for the reference after ``n`` are drawn.
         """
-        task = self.task(task_id)
+        task = self.held_out(task_id)
         if n >= len(task) + (len(task.reference) > 0):
             raise UserError(
                 f"n = {n} records asked of task '{task_id}', which has {len(task)}: take a smaller n, so that a "
@@ -144,17 +169,33 @@ class Collection:
         reference = np.concatenate([order[n:], task.reference])
         return Draw(records=self.records[order[:n]], reference=self.records[reference])
 
-    def provenance(self, task_id: str) -> str:
-        """Hash of the content of one task (its records and its reference), independent of their order."""
+    def provenance(self, task_id: str, key: bytes) -> str:
+        """Keyed hash of the content of one task (its records and its reference), independent of their order.
+
+        Without the key, whoever knows all records but one could test every guess at the last.
+
+        Args:
+            task_id: The task.
+            key: A secret of 1 to 64 bytes; hashes are comparable under one key only.
+
+        Raises:
+            ValueError: The key is empty, or too long for BLAKE2b.
+        """
+        if not key:
+            raise ValueError("the key of a provenance hash is empty: expected 1 to 64 secret bytes")
         task = self.task(task_id)
         rows = np.concatenate([task.indices, task.reference])
-        return _hash(sorted(self._digests[row] for row in rows))
+        digest = hashlib.blake2b(key=key, digest_size=8)
+        for record in sorted(self._digests[row] for row in rows):
+            digest.update(record)
+        return digest.hexdigest()
 
     @cached_property
     def public_fingerprint(self) -> str:
         """Hash of all that a public stage may see: public and tuning tasks, their ids and contents.
 
-        Private tasks do not enter, so that adding one never invalidates a trained hypernetwork.
+        Private tasks do not enter, so that adding one does not invalidate a trained hypernetwork, unless public images
+        leave because they are copies of its own.
         """
         parts: list[bytes] = [str(self.records.shape[1:]).encode()]
         for task in self.tasks:

@@ -1,15 +1,23 @@
 """Cuts one pool of images, sorted into families, into a collection of public, tuning and private tasks.
 
-Guarantees: two splits share no image, by row or by content; only public images enter the clustering, and what
-is public never depends on the pixels of a tuning or private image, so a private image that is also public
-leaves the private side. Two loads on one machine give equal tasks. Not guaranteed: near duplicates under
-different family names are the source's business, and clusters may differ in a few images between machines whose
+Guarantees: a private image is never dropped for a public copy. An image that equals or nearly equals one of a more
+closed split leaves its own, also as a cluster member and as a reference: public before tuning before private. Only
+public images enter the clustering. Two loads on one machine give equal tasks.
+
+What is public therefore depends on private images, by which public images leave. That is no part of the differential
+privacy guarantee: whoever knows the public pool from elsewhere may learn from the public set, or from what was trained
+on it, that a private image has a copy there. It is done because the other way is worse: a model trained on the copy
+voids the guarantee for that record. Which images leave depends on the whole of every family held out, the reference
+included, and never on the seed that draws private records. The lines that count them, `Collection.passed_over`, tell
+of private records and stay at home.
+
+Not guaranteed: copies that `nearly_equal` does not find; and clusters may differ in a few images between machines whose
 linear algebra rounds differently.
 """
 
-import dataclasses
-import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,142 +27,225 @@ from sklearn.decomposition import PCA
 from dphyper.bench.errors import UserError, unknown_name
 from dphyper.bench.specs import DataSpec
 from dphyper.bench.tasks import Collection, Split, Task
+from dphyper.datasets._duplicates import first_of_equals, nearly_equal
+from dphyper.datasets._families import counted, family_name, merged
 
-# From open to closed: a row takes the most closed split of its families; of two equal images the more open stays.
+# From open to closed: a row takes the most closed split of its families; of equal images the most closed stays.
 SPLITS: tuple[Split, ...] = ("public", "tuning", "private")
 PUBLIC, TUNING, PRIVATE = range(3)
 
+Rows = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
-def by_label(labels: NDArray[np.integer], names: Sequence[str]) -> dict[str, NDArray[np.int64]]:
-    """Rows of each class, in the order of ``names``.
 
-    Args:
-        labels: (N,) index into ``names`` of each image.
-        names: Name of each class.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Pool:
+    """All images and what becomes of each.
+
+    Attributes:
+        images: (N, H, W, C).
+        families: Rows of each family.
+        chosen: Families of each split.
+        test: (N,) marks images of the source's test split.
+        split: (N,) the most closed split of an image's families.
+        shared: (N,) marks images that several families of their split claim, where it is held out.
+        original: (N,) the row of which an image is a copy, for which it leaves; -1 where there is none.
     """
-    return {name: np.flatnonzero(labels == i) for i, name in enumerate(names)}
+
+    images: NDArray[np.uint8]
+    families: Mapping[str, Rows]
+    chosen: Mapping[int, Sequence[str]]
+    test: Mask
+    split: Rows
+    shared: Mask
+    original: Rows
+
+    def rows(self, family: str, among: Mask) -> Rows:
+        """Rows of a family among those marked."""
+        members = self.families[family]
+        return members[among[members]]
+
+    def stays(self, split: int, *, test: bool) -> Mask:
+        """(N,) marks the images of one split that stay in it."""
+        stays: Mask = (self.split == split) & (self.original < 0) & ~self.shared & (self.test == test)
+        return stays
 
 
 def cut(
     *,
     name: str,
     images: NDArray[np.uint8],
-    families: Mapping[str, NDArray[np.int64]],
+    families: Mapping[str, Rows],
     spec: DataSpec,
     private: Sequence[str] = (),
     tuning: Sequence[str] = (),
     far: Sequence[str] = (),
-    test: NDArray[np.bool_] | None = None,
+    development: Sequence[str] = (),
+    test: Mask | None = None,
     licence: str,
+    show_reference: bool = False,
+    passed_over: Sequence[str] = (),
 ) -> Collection:
     """Cut a pool into public families and clusters, tuning families and private families.
 
     An image of several families takes the most closed split among them (private before tuning before public);
     where two families of that split claim it, it belongs to neither, so that no two of them overlap. Images of
-    no family are public and enter the clusters.
+    no family are public and enter the clusters. Then copies leave the more open split.
 
     Args:
         name: Name of the collection, for reports.
         images: (N, H, W, C) the pool.
         families: Rows of each family; families may overlap.
-        spec: The cut; its ``private`` and ``tuning`` win over the arguments of that name.
+        spec: The cut; its ``private`` and ``tuning`` win over the arguments of that name, its ``development`` and
+            ``show_reference`` add to them.
         private: The source's own choice of private families, as far as they are there; none for the last two.
         tuning: Likewise of tuning families; none for the last one that is not private.
         far: Families whose way to the public ones is called "far".
+        development: Families that prompted a decision of the design, as far as they are there.
         test: (N,) marks images of the source's test split: references of tuning and private families, never
             private records and never public.
         licence: Licence and source, one line.
+        show_reference: Whether the source says that its images may be shown.
+        passed_over: What the source itself has left out, one line each.
 
     Raises:
         UserError: An unknown family, too few families, a tuning or private family that is too small, or no
             public task at all.
     """
-    private, tuning = _choose(name, families, spec, private, tuning)
-    test = np.zeros(len(images), np.bool_) if test is None else test
-    owner = np.full(len(images), PUBLIC)
-    claims = np.zeros((len(SPLITS), len(images)), np.int64)
-    for split, chosen in ((TUNING, tuning), (PRIVATE, private)):
-        for family in chosen:
-            owner[families[family]] = split
-            claims[split, families[family]] += 1
-    keep = _first_of_equals(images, owner, test) & (claims[owner, np.arange(len(images))] <= 1)
-
-    def rows(family: str, split: int, among: NDArray[np.bool_]) -> NDArray[np.int64]:
-        mine = np.zeros(len(images), np.bool_)
-        mine[families[family]] = True
-        return np.flatnonzero(mine & keep & among & (owner == split))
-
+    families = merged(families.items())
+    pool = _pool(images, families, _choose(name, families, spec, private, tuning), test)
     tasks = [
-        Task(id=family, family=family, split="public", indices=indices)
-        for family in families
-        if len(indices := rows(family, PUBLIC, ~test)) >= spec.min_task_size
+        *_public_tasks(pool, spec),
+        *_held_out_tasks(pool, TUNING, name, spec, far),
+        *_held_out_tasks(pool, PRIVATE, name, spec, far),
     ]
-    public = np.flatnonzero(keep & (owner == PUBLIC) & ~test)
-    for task_id, members in _clusters(images[public], spec.cluster_sizes):
-        if len(members) >= spec.min_task_size:
-            tasks.append(Task(id=task_id, family=task_id, split="public", indices=public[members], kind="cluster"))
-    for split, chosen in ((TUNING, tuning), (PRIVATE, private)):
-        for family in chosen:
-            indices = rows(family, split, ~test)
-            if len(indices) < spec.min_task_size:
-                raise UserError(
-                    f"{SPLITS[split]} family '{family}' of '{name}' has {len(indices)} images of its own, expected at "
-                    f"least data.min_task_size = {spec.min_task_size}: choose a larger family or lower that size"
-                )
-            tasks.append(
-                Task(
-                    id=family,
-                    family=family,
-                    split=SPLITS[split],
-                    indices=indices,
-                    reference=rows(family, split, test),
-                    distance="far" if family in far else "near",
-                )
+    developed = {*development, *map(family_name, spec.development)}
+    used = np.unique(np.concatenate([rows for task in tasks for rows in (task.indices, task.reference)]))
+    return Collection(
+        name=name,
+        records=images[used],
+        tasks=tuple(
+            replace(
+                task,
+                indices=np.searchsorted(used, task.indices),
+                reference=np.searchsorted(used, task.reference),
+                development=task.family in developed,
             )
-    return _compact(name, images, tasks, licence)
+            for task in tasks
+        ),
+        licence=licence,
+        show_reference=show_reference or spec.show_reference,
+        passed_over=(*passed_over, *_left_out(pool)),
+    )
 
 
 def _choose(
-    name: str,
-    families: Mapping[str, NDArray[np.int64]],
-    spec: DataSpec,
-    private: Sequence[str],
-    tuning: Sequence[str],
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The private and the tuning families: the user's, else the source's, else the last ones.
+    name: str, families: Mapping[str, Rows], spec: DataSpec, private: Sequence[str], tuning: Sequence[str]
+) -> dict[int, tuple[str, ...]]:
+    """Families of each split: for the private and the tuning ones the user's, else the source's, else the last ones.
 
     Raises:
         UserError: An unknown family, or none left to be public.
     """
-    for family in (*spec.private, *spec.tuning):
+    wanted, held, developed = (
+        tuple(map(family_name, names)) for names in (spec.private, spec.tuning, spec.development)
+    )
+    for family in (*wanted, *held, *developed):
         if family not in families:
             raise unknown_name("family", family, families)
-    known = [family for family in families if family not in spec.tuning]
-    chosen = spec.private or tuple(f for f in private if f in known) or tuple(known[-2:])
+    known = [family for family in families if family not in held]
+    chosen = wanted or tuple(f for f in private if f in known) or tuple(known[-2:])
     rest = [family for family in families if family not in chosen]
-    held_out = spec.tuning or tuple(f for f in tuning if f in rest) or tuple(rest[-1:] if len(rest) > 1 else ())
+    held_out = held or tuple(f for f in tuning if f in rest) or tuple(rest[-1:] if len(rest) > 1 else ())
     if set(families) <= {*chosen, *held_out}:
         raise UserError(
             f"'{name}' has {len(families)} families ({', '.join(families)}) and all of them are held out as private or "
             "tuning: expected at least one public family, name fewer in data.private and data.tuning or add data"
         )
-    return chosen, held_out
+    return {PUBLIC: tuple(families), TUNING: held_out, PRIVATE: chosen}
 
 
-def _first_of_equals(images: NDArray[np.uint8], owner: NDArray[np.int64], test: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """(N,) marks the first of byte-identical images, public before tuning before private, train before test."""
-    keep = np.zeros(len(images), np.bool_)
-    seen: set[bytes] = set()
-    for row in np.lexsort((test, owner)):
-        if owner[row] == PUBLIC and test[row]:  # used nowhere, so it may push out nothing
-            continue
-        digest = hashlib.blake2b(images[row].tobytes(), digest_size=16).digest()
-        keep[row] = digest not in seen
-        seen.add(digest)
-    return keep
+def _pool(
+    images: NDArray[np.uint8], families: Mapping[str, Rows], chosen: Mapping[int, Sequence[str]], test: Mask | None
+) -> _Pool:
+    """Sort the images into splits, and find those that must leave theirs."""
+    test = np.zeros(len(images), np.bool_) if test is None else test
+    split = np.full(len(images), PUBLIC)
+    claims = np.zeros((len(SPLITS), len(images)), np.int64)
+    for held_out in (TUNING, PRIVATE):
+        for family in chosen[held_out]:
+            split[families[family]] = held_out
+            claims[held_out, families[family]] += 1
+    return _Pool(
+        images=images,
+        families=families,
+        chosen=chosen,
+        test=test,
+        split=split,
+        shared=claims[split, np.arange(len(images))] > 1,
+        original=_originals(images, split, test),
+    )
 
 
-def _clusters(images: NDArray[np.uint8], sizes: Sequence[int]) -> Iterator[tuple[str, NDArray[np.int64]]]:
+def _originals(images: NDArray[np.uint8], split: Rows, test: Mask) -> Rows:
+    """For each image that leaves, the row that it equals or nearly equals; -1 for an image that stays.
+
+    Of equal images the first of the most closed split stays, train before test. An image near one of a more closed
+    split leaves, whether or not that one stays: what is public depends on all that is held out.
+    """
+    unused = (split == PUBLIC) & test  # so it may push out nothing
+    order = np.lexsort((test, -split))
+    first = first_of_equals(images, order[~unused[order]])
+    repeated = first != np.arange(len(images))
+    original = np.full(len(images), -1)
+    for opened, closed in ((TUNING, PRIVATE), (PUBLIC, PRIVATE), (PUBLIC, TUNING)):
+        rows = np.flatnonzero((split == opened) & ~repeated & (original < 0) & ~unused)
+        others = np.flatnonzero((split == closed) & ~repeated)
+        found = nearly_equal(images[rows], images[others])
+        original[rows[found >= 0]] = others[found[found >= 0]]
+    original[repeated] = np.where(original[first] < 0, first, original[first])[repeated]
+    return original
+
+
+def _public_tasks(pool: _Pool, spec: DataSpec) -> Iterator[Task]:
+    """Families and clusters of public images, as far as they are large enough."""
+    stays = pool.stays(PUBLIC, test=False)
+    for family in pool.families:
+        indices = pool.rows(family, stays)
+        if len(indices) >= spec.min_task_size:
+            yield Task(id=family, family=family, split="public", indices=indices)
+    public = np.flatnonzero(stays)
+    for task_id, members in _clusters(pool.images[public], spec.cluster_sizes):
+        if len(members) >= spec.min_task_size:
+            yield Task(id=task_id, family=task_id, split="public", indices=public[members], kind="cluster")
+
+
+def _held_out_tasks(pool: _Pool, split: int, name: str, spec: DataSpec, far: Sequence[str]) -> Iterator[Task]:
+    """The tuning or the private families.
+
+    Raises:
+        UserError: One of them is too small.
+    """
+    for family in pool.chosen[split]:
+        indices = pool.rows(family, pool.stays(split, test=False))
+        if len(indices) < spec.min_task_size:
+            copies = len(pool.rows(family, (pool.split == split) & (pool.original >= 0)))
+            raise UserError(
+                f"{SPLITS[split]} family '{family}' of '{name}' has {len(indices)} images of its own"
+                f"{f' beside {copies} copies of others' if copies else ''}, expected at least data.min_task_size = "
+                f"{spec.min_task_size}: choose a larger family or lower that size"
+            )
+        yield Task(
+            id=family,
+            family=family,
+            split=SPLITS[split],
+            indices=indices,
+            reference=pool.rows(family, pool.stays(split, test=True)),
+            distance="far" if family in far else "near",
+        )
+
+
+def _clusters(images: NDArray[np.uint8], sizes: Sequence[int]) -> Iterator[tuple[str, Rows]]:
     """Cluster public images, once for each mean size.
 
     Args:
@@ -175,19 +266,36 @@ def _clusters(images: NDArray[np.uint8], sizes: Sequence[int]) -> Iterator[tuple
             yield f"cluster{size}/{cluster:03d}", np.flatnonzero(found == cluster)
 
 
-def _compact(name: str, images: NDArray[np.uint8], tasks: Sequence[Task], licence: str) -> Collection:
-    """Build the collection with the rows that some task uses, and no other."""
-    used = np.unique(np.concatenate([rows for task in tasks for rows in (task.indices, task.reference)]))
-    return Collection(
-        name=name,
-        records=images[used],
-        tasks=tuple(
-            dataclasses.replace(
-                task,
-                indices=np.searchsorted(used, task.indices),
-                reference=np.searchsorted(used, task.reference),
-            )
-            for task in tasks
-        ),
-        licence=licence,
-    )
+def _left_out(pool: _Pool) -> Iterator[str]:
+    """What was left out, one line for each kind, and for each family held out that has copies in a more open split."""
+    leaves = np.flatnonzero(pool.original >= 0)
+    closed = pool.split[pool.original[leaves]]
+    across = pool.split[leaves] != closed
+    if within := int(np.count_nonzero(~across)):
+        yield counted(within, "exact duplicate")
+    for split, kind in enumerate(SPLITS):
+        if several := int(np.count_nonzero(pool.shared & (pool.split == split) & (pool.original < 0))):
+            yield f"{counted(several, 'image')} of more than one {kind} family, left out of each"
+    families = np.full(len(pool.images), "", object)  # of each image, the first one that is of its split
+    for split, names in pool.chosen.items():
+        for family in reversed(names):
+            families[pool.rows(family, pool.split == split)] = family
+    groups: dict[tuple[int, int, str], list[int]] = {}
+    for row, original in zip(leaves[across], pool.original[leaves[across]], strict=True):
+        groups.setdefault((-pool.split[original], -pool.split[row], families[original]), []).append(row)
+    for (closed_split, split, family), rows in sorted(groups.items()):
+        equal = sum(np.array_equal(pool.images[row], pool.images[pool.original[row]]) for row in rows)
+        near = len(rows) - equal
+        how = f"{equal} equal and {near} nearly equal" if equal and near else "equal" if equal else "nearly equal"
+        these = f"{counted(len(rows), 'image')} {_of_families(SPLITS[-split], families[rows].tolist())}"
+        yield f"{these}, {how} to images of the {SPLITS[-closed_split]} family '{family}'"
+
+
+def _of_families(kind: str, names: Sequence[str]) -> str:
+    """Of which families so many images are: "of the public family 'a'", or the three commonest with their numbers."""
+    common = Counter(names).most_common()
+    if len(common) == 1:
+        return f"of the {kind} family '{names[0]}'" if names[0] else "of no family"
+    shown = ", ".join(f"'{name}' ({number})" if name else f"none ({number})" for name, number in common[:3])
+    rest = f" and {len(common) - 3} more" if len(common) > 3 else ""
+    return f"of the {kind} families {shown}{rest}"

@@ -9,7 +9,8 @@ from sklearn.datasets import load_digits
 
 from dphyper.bench.specs import DataSpec
 from dphyper.bench.tasks import Collection
-from dphyper.datasets._cut import by_label, cut
+from dphyper.datasets._cut import cut
+from dphyper.datasets._families import by_label
 from dphyper.datasets._images import fit_arrays
 
 
@@ -25,5 +26,6 @@ def load(spec: DataSpec) -> Collection:
         spec=spec,
         private=("3", "8"),
         tuning=("5",),
+        show_reference=True,
         licence="Optical Recognition of Handwritten Digits, Alpaydin and Kaynak 1998, UCI, CC BY 4.0, by scikit-learn",
     )

@@ -1,8 +1,8 @@
 """A folder of images as a collection: ``folder:PATH``, one sub-folder of images per task.
 
 Guarantees that every image file directly inside a sub-folder is read or named in an error, and that the
-families are the sub-folders in alphabetical order. Files that are no images by their suffix are passed over,
-deeper folders too; the whole folder is held in memory.
+families are the sub-folders in alphabetical order. Hidden files and folders, files that are no images by their suffix,
+deeper folders and images outside any sub-folder are passed over and counted; the whole folder is held in memory.
 """
 
 from pathlib import Path
@@ -13,8 +13,12 @@ from PIL import Image
 from dphyper.bench.errors import UserError
 from dphyper.bench.specs import DataSpec
 from dphyper.bench.tasks import Collection
-from dphyper.datasets._cut import by_label, cut
+from dphyper.datasets._cut import cut
+from dphyper.datasets._families import by_label, counted
+from dphyper.datasets._files import is_hidden, visible
 from dphyper.datasets._images import decode
+
+_WHERE = {"file": "of no image's suffix", "folder": "inside a family's folder", "image": "outside any family's folder"}
 
 
 def load(spec: DataSpec) -> Collection:
@@ -30,17 +34,28 @@ def load(spec: DataSpec) -> Collection:
             "per task"
         )
     suffixes = Image.registered_extensions()
-    files = [file for file in sorted(root.glob("*/*")) if file.suffix.lower() in suffixes]
+    entries, passed_over = visible(root, root.glob("*/*"))
+    files = [file for file in entries if file.suffix.lower() in suffixes and not file.is_dir()]
     if not files:
         raise UserError(
             f"data.source '{spec.source}' holds no image: expected one sub-folder per task with image files "
             "(PNG, JPEG, …) directly inside"
         )
+    deeper = sum(entry.is_dir() for entry in entries)
+    outside = sum(file.suffix.lower() in suffixes and not is_hidden(file.name) for file in root.glob("*.*"))
+    for number, what in (
+        (len(entries) - len(files) - deeper, "file"),
+        (deeper, "folder"),
+        (outside, "image"),
+    ):
+        if number:
+            passed_over.append(f"{counted(number, what)} {_WHERE[what]}")
     names = sorted({file.parent.name for file in files})
     return cut(
         name=root.name,
         images=np.stack([decode(file, str(file), spec) for file in files]),
         families=by_label(np.asarray([names.index(file.parent.name) for file in files]), names),
         spec=spec,
+        passed_over=passed_over,
         licence=f"images of {root}, under their owner's terms",
     )

@@ -3,8 +3,8 @@
 ``PATH/json/*.json`` holds one icon set each (``npm pack @iconify/json`` fetches them). The commonest words make
 concepts, words of near-equal meaning one concept. The icons are rendered once, with resvg, into an archive
 under ``data.root`` that the source ``npz`` reads too. Guarantees: an icon that carries a tuning or private
-concept's word, under its name or an alias, is not public. Not guaranteed: two sets may draw nearly the same
-icon under words that the table below does not join. Sets of coloured icons are left out.
+concept's word, under its name or any alias, is not public. Not guaranteed: two sets may draw the same thing, if not
+nearly the same image, under words that the table below does not join. Sets of coloured icons are left out.
 """
 
 import hashlib
@@ -24,8 +24,10 @@ from dphyper.bench.errors import UserError
 from dphyper.bench.specs import DataSpec, content_hash
 from dphyper.bench.tasks import Collection
 from dphyper.datasets._cut import cut
+from dphyper.datasets._files import visible
 from dphyper.datasets.npz import read
 
+VERSION = 2  # of what is drawn of the same files; raised when that changes
 CONCEPTS = 400  # the commonest words
 PER_CONCEPT = 640  # rendered icons of one concept: 128 private records leave more than 500 as the reference
 
@@ -103,14 +105,15 @@ def load(spec: DataSpec) -> Collection:
     Raises:
         UserError: The path holds no icon sets, a set is corrupt, or resvg-py is missing.
     """
-    files = sorted(Path(spec.argument).glob("json/*.json"))
+    root = Path(spec.argument)
+    files, passed_over = visible(root, root.glob("json/*.json"))
     if not spec.argument or not files:
         raise UserError(
             f"data.source '{spec.source}': expected icons:PATH with an unpacked @iconify/json package, which has "
             "json/*.json (npm pack @iconify/json, then unpack it)"
         )
     known = [[file.name, file.stat().st_size] for file in files]
-    key = content_hash([known, spec.image_size, SYNONYMS, MODIFIERS, CONCEPTS, PER_CONCEPT])
+    key = content_hash([VERSION, known, spec.image_size, SYNONYMS, MODIFIERS, CONCEPTS, PER_CONCEPT])
     archive = Path(spec.root) / f"icons-{key}.npz"
     archive.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(archive.with_suffix(".lock")):
@@ -122,8 +125,10 @@ def load(spec: DataSpec) -> Collection:
         images=images,
         families=families,
         spec=spec,
+        passed_over=passed_over,
         private=PRIVATE,
         tuning=TUNING,
+        show_reference=True,
         licence=f"{len(files)} icon sets of @iconify/json, each under the licence that its file names",
     )
 
@@ -188,9 +193,14 @@ def _icons(file: Path, size: int) -> Iterator[tuple[str, set[str], str]]:
     if found.get("info", {}).get("palette"):
         return
     names = {name: [name] for name in icons}
-    for alias, its in found.get("aliases", {}).items():
-        if its["parent"] in names:  # an alias of an alias adds nothing new
-            names[its["parent"]].append(alias)
+    aliases = found.get("aliases", {})
+    for alias in aliases:
+        icon, passed = alias, set[str]()
+        while icon in aliases and icon not in passed:  # an alias may be of another alias
+            passed.add(icon)
+            icon = aliases[icon]["parent"]
+        if icon in names:
+            names[icon].append(alias)
     for name, icon in icons.items():
         shape = {**found, **icon}
         left, top, width, height = (

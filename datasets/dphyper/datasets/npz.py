@@ -10,12 +10,14 @@ Accepted layouts; images are (N, H, W), (N, H, W, 1) or (N, H, W, 3) uint8:
   concept are public.
 
 Public data come from the first archive alone. A family of a further one is called ``STEM.NAME``, counts as far, and is
-there only where it is named private or tuning.
+there only where it is named private or tuning. Names that are equal as text (a class listed twice, two archives of one
+stem) make one family.
 
 Guarantees that nothing in the archive is executed (no pickles). Families of near-equal meaning (mail, email)
 are the user's to name on one side of the split.
 """
 
+import dataclasses
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -28,7 +30,8 @@ from numpy.typing import NDArray
 from dphyper.bench.errors import UserError, unknown_name
 from dphyper.bench.specs import DataSpec
 from dphyper.bench.tasks import Collection
-from dphyper.datasets._cut import by_label, cut
+from dphyper.datasets._cut import cut
+from dphyper.datasets._families import by_label, family_name, merged
 from dphyper.datasets._images import fit_arrays
 
 
@@ -40,24 +43,28 @@ def load(spec: DataSpec) -> Collection:
     """
     first, *further = spec.argument.split("+")
     images, families = read(first, spec)
-    pool, known, far = [images], set(families), []
+    pool, named, known, far = [images], [*families.items()], set(families), []
+    wanted = {*map(family_name, (*spec.private, *spec.tuning))}
     for part in further:
         others, theirs = read(part, spec)
         for name, rows in theirs.items():
-            family = f"{_path(part).stem}.{name}"
+            family = family_name(f"{_path(part).stem}.{name}")
             known.add(family)
-            if family in (*spec.private, *spec.tuning):
-                families[family] = np.arange(len(rows)) + sum(map(len, pool))
+            if family in wanted:
+                named.append((family, np.arange(len(rows)) + sum(map(len, pool))))
                 pool.append(others[rows])
                 far.append(family)
-    for family in (*spec.private, *spec.tuning):
+    developed = {*map(family_name, spec.development)}
+    for family in sorted(wanted | developed):
         if family not in known:
             raise unknown_name("family", family, known)
+    families = merged(named)
     return cut(
         name="+".join(_path(part).stem for part in (first, *further)),
         images=np.concatenate(pool),
         families=families,
-        spec=spec,
+        # A family of a further archive that is not held out is not there at all.
+        spec=dataclasses.replace(spec, development=tuple(sorted(developed & families.keys()))),
         far=far,
         licence=f"images of {spec.argument}, under their owners' terms",
     )
@@ -106,13 +113,16 @@ def _families(path: Path, arrays: Mapping[str, NDArray[Any]], count: int, key: s
     """
     if {"concept_index", "concept_offsets", "concept_names"} <= set(arrays):
         index, offsets, names = (arrays[f"concept_{part}"] for part in ("index", "offsets", "names"))
-        if len(offsets) != len(names) + 1 or offsets[-1] != len(index) or not _all_index(index, count):
+        ordered = (
+            len(offsets) == len(names) + 1 and offsets[0] == 0 and not (np.diff(offsets.astype(np.int64)) < 0).any()
+        )
+        if not ordered or offsets[-1] != len(index) or not _all_index(index, count):
             raise UserError(
                 f"{path}: its concepts disagree: expected concept_offsets with one entry more than concept_names, "
-                f"ending at the length of concept_index, and concept_index below {count}"
+                f"rising from 0 to the length of concept_index, and concept_index below {count}"
             )
         parts = np.split(index.astype(np.int64), offsets[1:-1].astype(np.int64))
-        return {str(name): np.unique(part) for name, part in zip(names, parts, strict=True)}
+        return merged(zip(names, parts, strict=True))
     if key not in arrays:
         raise UserError(
             f"{path} has the keys {', '.join(arrays)}: beside 'x' expected either '{key}' (and optionally 'names') or "
@@ -123,13 +133,13 @@ def _families(path: Path, arrays: Mapping[str, NDArray[Any]], count: int, key: s
         raise UserError(f"{path}: '{key}' has {len(labels)} labels for {count} images: expected one for each")
     if "names" not in arrays:
         found, labels = np.unique(labels, return_inverse=True)
-        return by_label(labels, [str(name) for name in found])
+        return by_label(labels, found)
     if not _all_index(labels, len(arrays["names"])):
         raise UserError(
             f"{path}: '{key}' is {labels.dtype} from {labels.min()} to {labels.max()}: expected whole numbers that "
             f"index the {len(arrays['names'])} 'names'"
         )
-    return by_label(labels, [str(name) for name in arrays["names"]])
+    return by_label(labels, arrays["names"])
 
 
 def _all_index(values: NDArray[Any], length: int) -> bool:

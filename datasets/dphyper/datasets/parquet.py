@@ -4,10 +4,11 @@ The image column holds {bytes, path} structs, the label column integers whose na
 under ``huggingface`` (ClassLabel); without that metadata the first struct column with ``bytes`` and the column
 ``label`` are taken. In a folder, files called ``test*`` are the test split, which serves as reference of tuning
 and private classes only; all other files are training data. Guarantees that no library of the hub is needed.
-Images that are only linked by path are refused; rows without a label are passed over.
+Images that are only linked by path are refused; rows without a label and hidden files are passed over and counted.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ import pyarrow.parquet as pq
 from dphyper.bench.errors import UserError
 from dphyper.bench.specs import DataSpec
 from dphyper.bench.tasks import Collection
-from dphyper.datasets._cut import by_label, cut
+from dphyper.datasets._cut import cut
+from dphyper.datasets._families import by_label, counted
+from dphyper.datasets._files import visible
 from dphyper.datasets._images import decode
 
 
@@ -31,12 +34,12 @@ def load(spec: DataSpec) -> Collection:
             corrupt.
     """
     path = Path(spec.argument)
-    files = [path] if path.is_file() else sorted(path.rglob("*.parquet"))
+    files, passed_over = ([path], []) if path.is_file() else visible(path, path.rglob("*.parquet"))
     if not spec.argument or not files:
         raise UserError(
             f"data.source '{spec.source}': expected parquet:PATH with a .parquet file or a folder that holds some"
         )
-    images, labels, test = [], [], []
+    images, labels, test, unlabelled = [], [], [], 0
     for file in files:
         try:
             table = pq.read_table(file)
@@ -47,8 +50,13 @@ def load(spec: DataSpec) -> Collection:
         names = features.get(label_column, {}).get("names")
         rows = zip(table[image_column].to_pylist(), table[label_column].to_pylist(), strict=True)
         for number, (image, label) in enumerate(rows):
-            if label is None or label == -1:  # the hub marks a withheld label with -1
+            if label in (None, -1) or (
+                isinstance(label, float) and math.isnan(label)
+            ):  # the hub marks a withheld label with -1
+                unlabelled += 1
                 continue
+            if names and not 0 <= label < len(names):
+                raise UserError(f"row {number} of {file} has the label {label}: expected 0 to {len(names) - 1}")
             if image is None or image["bytes"] is None:
                 raise UserError(f"row {number} of {file} has no image bytes: expected images embedded in the file")
             images.append(decode(image["bytes"], f"in row {number} of {file}", spec))
@@ -56,12 +64,15 @@ def load(spec: DataSpec) -> Collection:
             test.append(file != path and file.name.startswith("test"))
     if not images:
         raise UserError(f"{path} holds no labelled image: expected at least one row with an image and a label")
+    if unlabelled:
+        passed_over.append(f"{counted(unlabelled, 'row')} without a label")
     found, codes = np.unique(labels, return_inverse=True)
     return cut(
         name=path.stem,
         images=np.stack(images),
-        families=by_label(codes, [str(name) for name in found]),
+        families=by_label(codes, found),
         spec=spec,
+        passed_over=passed_over,
         private=("automobile", "horse"),
         tuning=("cat",),
         test=np.asarray(test),

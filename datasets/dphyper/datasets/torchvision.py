@@ -16,7 +16,9 @@ from torchvision import datasets
 from dphyper.bench.errors import UserError, unknown_name
 from dphyper.bench.specs import DataSpec
 from dphyper.bench.tasks import Collection
-from dphyper.datasets._cut import by_label, cut
+from dphyper.datasets._cut import cut
+from dphyper.datasets._families import by_label
+from dphyper.datasets._files import visible
 from dphyper.datasets._images import decode, fit_arrays
 
 
@@ -91,6 +93,7 @@ def load(spec: DataSpec) -> Collection:
         private=known.private,
         tuning=known.tuning,
         test=test,
+        show_reference=True,
         licence=known.licence,
     )
 
@@ -132,7 +135,7 @@ def _train_and_test(spec: DataSpec) -> _Parts:
 def _omniglot(spec: DataSpec) -> _Parts:
     """Images, alphabets and an all-false test mask: Omniglot has no test images of these alphabets."""
     folder = Path(_open(spec, background=True).target_folder)
-    files = sorted(folder.glob("*/*/*.png"))
+    files, _ = visible(folder, folder.glob("*/*/*.png"))
     names = sorted({file.parts[-3] for file in files})
     return (
         np.stack([decode(file, str(file), spec) for file in files]),

@@ -1,0 +1,58 @@
+"""Families as a source names them: one family for each name, however often a label repeats.
+
+Guarantees that no row is lost on the way from labels to families: a row of no family is public, so that two labels of
+one name, of which a mapping keeps the last, would make private records public.
+"""
+
+import unicodedata
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def family_name(label: object) -> str:
+    r"""A label as the name of a family: as text, without space around it, in Unicode's composed form (NFC).
+
+    >>> ascii(family_name(" cafe\u0301"))
+    "'caf\\xe9'"
+    """
+    text = label.decode(errors="replace") if isinstance(label, bytes) else str(label)
+    return unicodedata.normalize("NFC", text).strip()
+
+
+def merged(named: Iterable[tuple[object, NDArray[np.integer]]]) -> dict[str, NDArray[np.int64]]:
+    """Rows of each family, sorted; those of labels that make one name are one family.
+
+    >>> merged([("a", np.array([0, 1])), ("b", np.array([2])), ("a ", np.array([3, 1]))])
+    {'a': array([0, 1, 3]), 'b': array([2])}
+    """
+    parts: dict[str, list[NDArray[np.integer]]] = {}
+    for label, rows in named:
+        parts.setdefault(family_name(label), []).append(rows)
+    return {name: np.unique(np.concatenate(rows)).astype(np.int64) for name, rows in parts.items()}
+
+
+def by_label(labels: NDArray[np.integer], names: Iterable[object]) -> dict[str, NDArray[np.int64]]:
+    """Rows of each class, in the order of ``names``.
+
+    Args:
+        labels: (N,) index into ``names`` of each image.
+        names: Name of each class.
+
+    Raises:
+        ValueError: A label without a name: its images would be of no family.
+    """
+    names = list(names)
+    if len(labels) and not 0 <= labels.min() <= labels.max() < len(names):
+        raise ValueError(f"labels from {labels.min()} to {labels.max()} for {len(names)} names")
+    return merged((name, np.flatnonzero(labels == i)) for i, name in enumerate(names))
+
+
+def counted(number: int, noun: str) -> str:
+    """The number and the noun, with an s for all numbers but 1.
+
+    >>> counted(1, "hidden folder"), counted(2, "hidden folder")
+    ('1 hidden folder', '2 hidden folders')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
