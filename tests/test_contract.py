@@ -1,4 +1,4 @@
-"""The contract suite finds every planted fault, also in a package outside of the repository, and none where there is none."""
+"""The contract suite finds every planted fault, also in an outside package, and none where there is none."""
 
 import os
 import subprocess

@@ -257,7 +257,7 @@ def test_extreme_bits_give_finite_noise_or_an_error_and_no_endless_loop() -> Non
     assert ones.rounded_gaussian(3, 2.0**24).tolist() == [0, 0, 0]
     assert (ones.uniform(3) < 1.0).all()
     with pytest.raises(PrivacyError, match="it is not random"):
-        NoiseSource(lambda count: bytes(count), is_reproducible=True).rounded_gaussian(3, 1.0)
+        NoiseSource(bytes, is_reproducible=True).rounded_gaussian(3, 1.0)
 
 
 def test_noise_is_the_exact_number_rounded() -> None:

@@ -326,9 +326,10 @@ def test_nonprivate_full_is_plain_descent_on_all_weights() -> None:
     first = torch.cat([weight.detach().flatten() for weight in weights])
     optimizer = torch.optim.SGD(weights, lr=0.05, momentum=0.9)
     decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, total_iters=steps)
-    rng = torch.Generator().manual_seed(5)
-    corrupt(diffusion().scheduler, x[:1].expand(2, -1, -1, -1), rng, stratified=False)  # the door's probe of the shape
+    noise = NoiseSource.reproducible(0)
     for _ in range(steps):
+        noise.uniform(len(x))  # who takes part
+        rng = noise.generator()
         optimizer.zero_grad()
         for record in x:
             pair = record.expand(2, *record.shape)

@@ -87,8 +87,8 @@ class Runner:
         """Find the user's mistakes before anything is computed.
 
         Raises:
-            UserError: Unknown task, n too large for it, a missing weight file, a base model that does not fit, an embedding dimension above the number of features, a store with rows of
-                another protocol.
+            UserError: Unknown task, n too large for it, a missing weight file, a base model that does not fit, an
+                embedding dimension above the number of features, a store with rows of another protocol.
         """
         cells = list(cells)
         self.check_data(cells)

@@ -487,9 +487,8 @@ def learned(
     batch, n = records_Bnd1.shape[:2]
     inner_Nk1 = project(records_Bnd1, public.basis_dk).flatten(0, 1)
     rows_Bnk = network.embed(inner_Nk1).unflatten(0, (batch, n))
-    z_BRk, std_BR, count_BR = released_means(
-        rows_Bnk, *network.mechanisms(budget, network._options), budget, draws=draws, rng=rng
-    )
+    (mechanism,) = network.mechanisms(budget, network._options)
+    z_BRk, std_BR, count_BR = released_means(rows_Bnk, mechanism, budget, draws=draws, rng=rng)
     theta_Nk = network.decode(z_BRk.flatten(0, 1), std_BR.flatten(), count_BR.flatten())
     weights: Tensor = theta_Nk.unflatten(0, (batch, draws + 1)) @ public.basis_dk.T
     return weights

@@ -83,9 +83,12 @@ class WarmStart(Method):
         """Ask, fit the LoRA to the answer, and descend the noisy gradients from there."""
         options = self._options
         query, *steps = self.mechanisms(budget, options)
+        assert isinstance(query, Query)
         images, weights = self.ask(private, query, rng)
         theta = fit(self.target, self.target.initial(), images, options, rng, weights=weights)
         if not steps:
             return theta
+        (descent,) = steps
+        assert isinstance(descent, PoissonGradientSteps)
         guide = Guide(self.target, options, rng)
-        return descend(self.target, private, steps[0], options, guide, learning_rate=options.learning_rate, theta=theta)
+        return descend(self.target, private, descent, options, guide, learning_rate=options.learning_rate, theta=theta)

@@ -174,7 +174,7 @@ class WatchedRows(RecordRows):
         tries_slots: Whether to try every place.
     """
 
-    found: list[str] = []  # noqa: RUF012
+    found: list[str] = []
     public_rng: torch.Generator
     tries_slots = True
 
