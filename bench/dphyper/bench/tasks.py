@@ -144,11 +144,19 @@ class Collection:
         reference = np.concatenate([order[n:], task.reference])
         return Draw(records=self.records[order[:n]], reference=self.records[reference])
 
-    def provenance(self, task_id: str) -> str:
-        """Hash of the content of one task (its records and its reference), independent of their order."""
+    def provenance(self, task_id: str, key: bytes) -> str:
+        """Hash of the content of one task (its records and its reference), independent of their order.
+
+        Args:
+            task_id: A task of this collection.
+            key: Secret: without it, whoever knows all records but one could test the last.
+        """
         task = self.task(task_id)
         rows = np.concatenate([task.indices, task.reference])
-        return _hash(sorted(self._digests[row] for row in rows))
+        digest = hashlib.blake2b(digest_size=8, key=key)
+        for part in sorted(self._digests[row] for row in rows):
+            digest.update(part)
+        return digest.hexdigest()
 
     @cached_property
     def public_fingerprint(self) -> str:
