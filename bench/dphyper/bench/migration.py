@@ -1,8 +1,8 @@
 """Rows of the former schema, brought to the present one: the only place that knows how a store used to look.
 
 A store in a folder is rewritten in place (`migrate_store`), a ``rows.parquet`` as a file (`migrate_file`), and
-`Store.merge` takes old files through `migrated_frame`. What was measured stays as it is. Ids change, since a spec has new
-keys, and labels of options are derived again. What should not have been written goes: outputs of the sampler whose
+`Store.merge` takes old files through `migrated_frame`. What was measured stays as it is. Ids change, since a spec has
+new keys, and labels of options are derived again. What should not have been written goes: outputs of the sampler whose
 noise showed all its bits, running times of private selections, and hashes of private data without a key. To take an
 output out mends this copy; it does not mend earlier copies, nor the parameters and samples that follow from it.
 """

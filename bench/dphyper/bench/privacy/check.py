@@ -12,6 +12,7 @@ import functools
 import json
 import math
 from collections.abc import Callable, Hashable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -83,16 +84,8 @@ def _check_cell(store: Store, row: Mapping[Hashable, Any], declared: Declared) -
     for name in ("epsilon", "delta", "relation", "n", "seed", "method", "task"):
         if row[name] != getattr(cell, name):
             yield f"{name} is {row[name]} in the row and {getattr(cell, name)} in the spec"
-    if row["private"]:
-        if reason := doubt(row["harness"], _text(row.get("commit"))):
-            yield reason
-        if row["split"] == "public":
-            yield "marked private, but its task is public: the base model and the public phase saw its records"
     folder = store.directory(row["cell"])
-    interrupted = folder / "ledger.interrupted.json"
-    if interrupted.exists():
-        roles = [f"'{line['role']}'" for line in json.loads(interrupted.read_text())["charges"]]
-        yield f"it was interrupted and drawn again: {', '.join(roles)}"
+    yield from _check_history(row, folder)
     path = folder / "ledger.json"
     if not path.exists():
         yield "it has no ledger.json, so that nothing can be claimed for it"
@@ -126,6 +119,19 @@ def _check_cell(store: Store, row: Mapping[Hashable, Any], declared: Declared) -
         yield from ledger.differences(releases)
 
 
+def _check_history(row: Mapping[Hashable, Any], folder: Path) -> Iterator[str]:
+    """How the row came to be: by which code, on whose records, at the first attempt or not."""
+    if row["private"]:
+        if reason := doubt(row["harness"], _text(row.get("commit"))):
+            yield reason
+        if row["split"] == "public":
+            yield "marked private, but its task is public: the base model and the public phase saw its records"
+    interrupted = folder / "ledger.interrupted.json"
+    if interrupted.exists():
+        roles = [f"'{line['role']}'" for line in json.loads(interrupted.read_text())["charges"]]
+        yield f"it was interrupted and drawn again: {', '.join(roles)}"
+
+
 def _text(value: Any) -> str:
     """A text of a row; pandas has NaN where there is none."""
     return value if isinstance(value, str) else ""
@@ -151,7 +157,7 @@ def _check_ledger(cell: Cell, ledger: Ledger, plain: dict[str, Any]) -> Iterator
     attempts = {charge.attempt for charge in ledger.charges} - {0}
     if attempts:
         yield (
-            f"{len(attempts)} attempt{'s' * (len(attempts) > 1)} at it failed after a release: all of them together spent "
+            f"{len(attempts)} attempt{'s' * (len(attempts) > 1)} at it failed after a release: all together spent "
             f"ε = {ledger.spent():.6g}"
         )
     for charge, line in zip(ledger.charges, plain["charges"], strict=True):
@@ -185,13 +191,14 @@ def _check_folders(store: Store, done: set[str]) -> Iterator[str]:
     """Parameters without a ledger, wherever they lie; of done cells that is said already."""
     for theta in sorted(store.root.glob("cells/*/theta.safetensors")):
         if theta.parent.name not in done and not (theta.parent / "ledger.json").exists():
-            yield f"cell {theta.parent.name}: it has parameters and no ledger.json, so that nothing can be claimed for them"
+            yield f"cell {theta.parent.name}: it has parameters and no ledger.json: nothing can be claimed for them"
 
 
 def _check_failed(store: Store, failed: pd.DataFrame) -> Iterator[str]:
     """Failed cells that had released something: whoever tries until a cell succeeds pays for all tries."""
     keys = ["method", "task", "n", "delta", "relation"]
-    for (method, task, n, delta, relation), rows in failed.groupby(keys):
+    for key, rows in failed.groupby(keys):
+        method, task, n, delta, relation = map(str, key)
         paths = [store.directory(cell) / "ledger.json" for cell in rows["cell"]]
         ledgers = [json.loads(path.read_text()) for path in paths if path.exists()]
         charged = [ledger["charges"] for ledger in ledgers if ledger.get("charges")]
@@ -199,7 +206,7 @@ def _check_failed(store: Store, failed: pd.DataFrame) -> Iterator[str]:
             continue
         try:
             events = [event_from_json(line["event"]) for charges in charged for line in charges]
-            spent = f"ε = {epsilon_of(events, delta, Relation(relation)):.6g} at δ = {delta:g}"
+            spent = f"ε = {epsilon_of(events, float(delta), Relation(relation)):.6g} at δ = {float(delta):g}"
         except (PrivacyError, UserError, LookupError, TypeError, ValueError, AttributeError) as error:
             spent = f"an ε that cannot be derived ({type(error).__name__}: {error})"
         cells = f"{len(charged)} failed cell{'s' * (len(charged) > 1)}"
