@@ -20,6 +20,7 @@ from PIL import Image
 from scipy import stats
 
 from dphyper.bench.errors import UserError
+from dphyper.bench.labels import SOUND_SINCE
 from dphyper.bench.specs import BaseSpec, Cell
 from dphyper.bench.store import SCHEMA, Row, Store
 from dphyper.reports import figures
@@ -59,10 +60,11 @@ def add(store: Store, cell: Cell, split: str, fid: float, **changes: Any) -> Cel
     role, k, private, selection = METHODS.get(cell.method, ("method", 0, True, "fixed"))
     values: dict[str, Any] = {
         "schema": SCHEMA, "cell": cell.id, "status": "done", "error": "", "sweep": "smoke", "collection": "toy",
-        "task": cell.task, "family": cell.task, "split": split, "distance": "near", "n": cell.n,
+        "task": cell.task, "family": cell.task, "split": split, "development": False, "distance": "near", "n": cell.n,
         "method": cell.method, "role": role, "epsilon": cell.epsilon, "delta": cell.delta,
         "relation": cell.relation, "embedding_dim": cell.embedding_dim if k else 0, "seed": cell.seed,
-        "noise_draw": cell.noise_draw, "private": private, "selection": selection, "protocol": "0123456789abcdef",
+        "noise_draw": cell.noise_draw, "private": private, "selection": selection, "search": "",
+        "harness": SOUND_SINCE, "protocol": "0123456789abcdef",
         "extractor": "efficientnet_lite0", "epsilon_spent": cell.epsilon if private else math.inf,
         "fid": fid, "kid": fid / 1000, "fid_floor": 5.0 + 0.1 * cell.seed, "kid_floor": 0.005, "num_images": 500,
         "num_reference": 372, "floor_images": 186, "public_shift": 33.0, "seconds_adapt": 2.0,

@@ -1,9 +1,9 @@
 """What of a store may leave the house: a copy with everything else left behind, and counted.
 
-A store at home holds more than its guarantees cover: a secret key, queues and locks whose times tell how long runs took,
-sheets of private images, parameters and samples of methods without privacy, and statistics that no noise covers.
-`publish` copies rows, specs, ledgers, and, of the rows that may claim privacy, parameters and samples. It copies what it
-knows and nothing else. What remains uncovered are the distances, losses and shifts, which judge on held-out private
+A store at home holds more than its guarantees cover: a secret key, queues and locks whose times tell how long runs
+took, sheets of private images, parameters and samples of methods without privacy, and statistics that no noise covers.
+`publish` copies rows, specs, ledgers, and, of the rows that may claim privacy, parameters and samples. It copies what
+it knows and nothing else. What remains uncovered are the distances, losses and shifts, which judge on held-out private
 images (``docs/publish.md``). Nothing is changed in the store.
 """
 
@@ -50,8 +50,8 @@ def publish(store: Store, out: Path) -> tuple[int, "Counter[str]"]:
         How many rows were copied, and what was left behind, in words, with counts.
 
     Raises:
-        UserError: ``out`` is a file, a folder with something in it or one in the store; or the store has no row or one of
-            another schema.
+        UserError: ``out`` is a file, a folder with something in it or one in the store; or the store has no row or one
+            of another schema.
     """
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise UserError(
@@ -120,7 +120,7 @@ def _row(row: Mapping[str, Any], ledger: Mapping[str, Any], covered: bool) -> tu
     drop: set[str] = set()
     if not covered:
         drop |= {*_STATISTICS} & {*row}
-        left["statistics of private records without noise, in rows that support no claim"] += len(drop)
+        left["statistics of private records, in rows that support no claim"] += len(drop)
     if any(charge["mechanism"]["kind"] == "BestOfTrials" for charge in ledger.get("charges", [])):
         timed = {*_TIMES} & {*row}
         drop |= timed
