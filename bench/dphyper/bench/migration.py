@@ -60,7 +60,7 @@ def migrate_store(store: Store, searches: Iterable[RecordedSearch]) -> "Counter[
         raise UserError(f"store '{store.root}' has no row: name a store's folder or a rows.parquet")
     ids: dict[str, Path] = {}
     for folder, spec in folders.items():
-        _require_own(spec, folder.name)
+        _require_own(spec, json.loads((folder / "row.json").read_text())["cell"])
         other = ids.setdefault(Cell.from_dict(_spec(spec)).id, folder)
         if other != folder:
             raise UserError(
