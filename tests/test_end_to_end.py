@@ -148,7 +148,7 @@ def test_same_sweep_twice_gives_the_same_rows(sweep_file: SweepFile, tmp_path: P
         # Private caches: the public phases are trained twice, too.
         path = sweep_file(name=name, store=str(tmp_path / name), performance={"cache": str(tmp_path / name / "cache")})
         assert dphyper("sweep", "run", path) == 0
-        tables.append(Store(tmp_path / name).rows().drop(columns=[*MEASURED_TIMES, "sweep", "provenance"]))
+        tables.append(Store(tmp_path / name).rows().drop(columns=[*MEASURED_TIMES, "sweep", "provenance", "commit"]))
         provenance.append(Store(tmp_path / name).rows()["provenance"])
     pd.testing.assert_frame_equal(*tables, check_exact=True)
     assert provenance[0].nunique() == 1  # of one task in one store
