@@ -241,7 +241,7 @@ def embedding_dims(section: Section, split: str, label: str) -> Table | None:
         for part in several if len(several) > 1 else []:
             gap, mean = paired(part, lead), f"{part['value'].mean():.{decimals}f}"
             cell = mean if part is lead else f"{mean} (+ {number(gap.mean, gap.half, decimals)})"
-            doubted, own = part["doubted"].any(), part[POINT].iloc[0]
+            doubted, own = bool(part["doubted"].any()), part[POINT].iloc[0]
             bold = gap.seeds > 1 and gap.sign <= 0 and not doubted and own["selection"] != "unknown"
             found.append({**own, "cell": marked(cell, doubted), "bold": bold, "doubted": doubted})
     if not found:
