@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,16 @@ def test_other_commands_name_the_one_that_helps(
     assert stopped.value.code == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert f"run  dphyper migrate {old.root}  first" in line
+
+
+@pytest.mark.parametrize("action", ["plan", "run"])
+def test_a_sweep_into_a_former_store_is_refused(
+    old: Store, sweep_file: Callable[..., Path], action: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["sweep", action, str(sweep_file(store=str(old.root)))])
+    assert stopped.value.code == 2
+    assert f"run  dphyper migrate {old.root}  first" in capsys.readouterr().err
 
 
 def test_a_store_is_migrated_in_place(old: Store, capsys: pytest.CaptureFixture[str]) -> None:

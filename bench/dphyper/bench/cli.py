@@ -269,9 +269,11 @@ def _sweep(config: Namespace) -> int:
     sweep = _as_sweep(config)
     cells = sweep.cells(_cell)
     if config.action == "plan":
+        store = Store(sweep.store_path)
+        store.require_current()
         for path in sweep.searches:
             RecordedSearch.read(path)
-        frame = states(cells, Store(sweep.store_path))
+        frame = states(cells, store)
         print(frame.to_string(index=False))
         print(f"{len(cells)} cells: " + ", ".join(f"{n} {s}" for s, n in frame["state"].value_counts().items()))
         return 0
