@@ -35,7 +35,8 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
     ("arguments", "said"),
     [
         (["--method", "dp_sdg"], "unknown method 'dp_sdg': did you mean 'dp_sgd'?"),
-        (["--reproducible_noise", "true", "--secure_noise", "true"], "noise from a seed is never secure"),
+        (["--secure_noise", "true"], "unknown key 'secure_noise'"),
+        (["--searches", "nowhere"], "search 'nowhere' is missing: name a store's folder or its rows.parquet"),
         (["--epsilonn", "1"], "unknown key 'epsilonn': did you mean 'epsilon'?"),
         (["--data.sorce", "glyphs"], "unknown key 'data.sorce': did you mean 'data.source'?"),
         (["--data.source", "glyphz"], "unknown data source 'glyphz': did you mean 'glyphs'?"),
@@ -77,6 +78,7 @@ def test_mistakes_of_a_run(
         ({"options": {"dp_sgb": {}}}, "unknown method in options 'dp_sgb': did you mean 'dp_sgd'?"),
         ({"options": {"dp_sgd": {"steps": "ten"}}}, "options.dp_sgd.steps = 'ten': expected int"),
         ({"performance": {"workers": 0}}, "workers = 0: expected a number above 0"),
+        ({"searches": ["nowhere"]}, "search 'nowhere' is missing: name a store's folder or its rows.parquet"),
     ],
 )
 def test_mistakes_in_a_sweep_file(
@@ -125,6 +127,14 @@ def test_report_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "has no row" in refusal(capsys, "report", "--store", tmp_path / "nowhere")
     (tmp_path / "file").touch()
     assert "is a file" in refusal(capsys, "report", "--store", tmp_path / "file")
+
+
+def test_migrating_and_publishing_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "has no row" in refusal(capsys, "migrate", tmp_path / "nowhere")
+    assert "has no row" in refusal(capsys, "publish", tmp_path / "nowhere", "--out", tmp_path / "out")
+    (tmp_path / "file").touch()
+    assert "expected the rows.parquet of a store" in refusal(capsys, "migrate", tmp_path / "file")
+    assert "is a file: name a folder" in refusal(capsys, "publish", tmp_path / "file", "--out", tmp_path / "out")
 
 
 def test_help_loads_no_torch() -> None:

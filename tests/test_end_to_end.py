@@ -1,5 +1,6 @@
 """The main path on the 8×8 digits: plan, sweep, kill, resume, report; and what a user may do wrong on the way."""
 
+import importlib.metadata
 import json
 import math
 import os
@@ -16,16 +17,19 @@ import pandas as pd
 import pytest
 
 from dphyper.bench.catalog import METHODS
-from dphyper.bench.cli import main
+from dphyper.bench.cli import main, read_sweep
 from dphyper.bench.errors import UserError
 from dphyper.bench.privacy.check import check_store
+from dphyper.bench.runner import Runner
 from dphyper.bench.specs import Cell
 from dphyper.bench.store import Store
+from dphyper.bench.tracking import Tracking
 from dphyper.sweeps import adaptation_cost
 from dphyper.sweeps.queue import Queue
 
 SweepFile = Callable[..., Path]
 COMMAND = [sys.executable, "-W", "ignore", "-c", "from dphyper.bench.cli import main; main()"]
+TUNING = "5"  # of digits8
 MEASURED_TIMES = ["seconds_public", "seconds_adapt", "seconds_evaluate"]
 
 
@@ -139,13 +143,16 @@ def test_parts_of_a_sweep_side_by_side_never_take_each_others_cells(tmp_path: Pa
 
 
 def test_same_sweep_twice_gives_the_same_rows(sweep_file: SweepFile, tmp_path: Path) -> None:
-    tables = []
+    tables, provenance = [], []
     for name in ("first", "second"):
         # Private caches: the public phases are trained twice, too.
         path = sweep_file(name=name, store=str(tmp_path / name), performance={"cache": str(tmp_path / name / "cache")})
         assert dphyper("sweep", "run", path) == 0
-        tables.append(Store(tmp_path / name).rows().drop(columns=[*MEASURED_TIMES, "sweep"]))
+        tables.append(Store(tmp_path / name).rows().drop(columns=[*MEASURED_TIMES, "sweep", "provenance", "commit"]))
+        provenance.append(Store(tmp_path / name).rows()["provenance"])
     pd.testing.assert_frame_equal(*tables, check_exact=True)
+    assert provenance[0].nunique() == 1  # of one task in one store
+    assert not set(provenance[0]) & set(provenance[1])  # each under its store's own key
     assert not tables[0]["private"].any()  # reproducible noise protects nobody
 
 
@@ -162,18 +169,77 @@ def test_os_noise_differs_between_runs(sweep_file: SweepFile, tmp_path: Path) ->
     assert distances["hypernetwork"][0] != distances["hypernetwork"][1]
 
 
-def test_secure_noise_is_what_the_ledger_says(sweep_file: SweepFile, tmp_path: Path) -> None:
-    pytest.importorskip("opendp")
-    cell = {"reproducible_noise": False, "secure_noise": True, "epsilon": 1}
+def test_releases_on_a_grid_are_what_the_ledger_says(sweep_file: SweepFile, tmp_path: Path) -> None:
+    cell = {"reproducible_noise": False, "epsilon": 1}
     assert dphyper("sweep", "run", sweep_file(cell=cell, grid=[{"method": ["hypernetwork", "dp_sgd"]}])) == 0
     store = Store(tmp_path / "store")
     rows = store.rows()
     assert len(rows) == 2
     for row in rows.itertuples():
         ledger = json.loads((store.directory(row.cell) / "ledger.json").read_text())
-        assert ledger["noise"] == {"source": "os", "sampler": "discrete"}
-        assert "exact discrete Gaussian on a grid" in row.statement
+        assert ledger["noise"] == {"source": "os", "sampler": "rounded"}
+        assert "rounded to a grid that the noise covers" in row.statement
     assert rows["private"].all()
+
+
+def test_options_of_a_recorded_search_are_labelled_so_and_others_unknown(
+    sweep_file: SweepFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    search = sweep_file(
+        name="search", store=str(tmp_path / "search"), options={}, cell={"task": TUNING, "n": 32},
+        grid=[{"method": ["dp_sgd"], "epsilon": [8], "options.steps": [2, 3], "options.multiplicity": [1]}],
+    )  # fmt: skip
+    assert dphyper("sweep", "run", search) == 0
+    assert {*Store(tmp_path / "search").rows()["selection"]} == {"tuned_public"}
+    path = sweep_file(
+        options={}, searches=[str(tmp_path / "search")],
+        grid=[{"method": ["dp_sgd"], "epsilon": [8], "options.steps": [3, 4], "options.multiplicity": [1]}],
+    )  # fmt: skip
+    assert dphyper("sweep", "run", path) == 0
+    store = Store(tmp_path / "store")
+    steps = [store.cell(cell).options["steps"] for cell in store.rows()["cell"]]
+    rows = store.rows().assign(steps=steps).set_index("steps")
+    assert rows["selection"].to_dict() == {3: "tuned_public", 4: "unknown"}
+    assert rows["search"].to_dict() == {3: "search", 4: ""}
+    assert {*rows["harness"]} == {importlib.metadata.version("dphyper")}
+    assert any("2 settings ran on this private task" in line for line in check_store(store))
+    capsys.readouterr()
+    assert dphyper("sweep", "plan", sweep_file(searches=[str(tmp_path / "store")])) == 2
+    assert "has 2 rows on other than tuning tasks" in capsys.readouterr().err
+
+
+def test_an_exception_without_a_text_is_a_failed_cell(
+    sweep_file: SweepFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*arguments: Any, **keywords: Any) -> None:
+        raise ValueError
+
+    path = sweep_file(grid=[{"method": ["public_only"]}])
+    sweep, (cell,) = read_sweep(str(path))
+    runner = Runner(Store(tmp_path / "store"), sweep.performance, Tracking("off", tmp_path, "x"), "x")
+    monkeypatch.setattr(METHODS["public_only"], "adapt", fails)
+    row = runner.run(cell)
+    assert (row["status"], row["error"]) == ("failed", "ValueError")
+
+
+@pytest.mark.parametrize(("task", "show", "shown"), [("8", False, False), ("8", True, True), (TUNING, False, True)])
+def test_private_images_are_shown_only_where_that_is_allowed(
+    sweep_file: SweepFile,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    task: str,
+    show: bool,
+    shown: bool,
+) -> None:
+    data = {"source": "digits8", "image_size": 8, "cluster_sizes": [60], "show_reference": show}
+    path = sweep_file(grid=[{"method": ["public_only"]}], cell={"data": data, "task": task})
+    sweep, (cell,) = read_sweep(str(path))
+    runner = Runner(Store(tmp_path / "store"), sweep.performance, Tracking("off", tmp_path, "x"), "x")
+    # Of digits, which are anyone's, the source says that they may be shown; here it does not.
+    object.__setattr__(runner.collection(cell.data), "show_reference", False)
+    row = runner.run(cell)
+    assert (runner.store.directory(row["cell"]) / "reference.png").exists() is shown
+    assert ("sheet of reference images" in row["statement"]) is shown
 
 
 def test_a_private_method_without_a_budget_claims_nothing(sweep_file: SweepFile, tmp_path: Path) -> None:

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 import torch
 
+from dphyper.bench.catalog import METHODS
+from dphyper.bench.labels import SOUND_SINCE
 from dphyper.bench.privacy import cost
-from dphyper.bench.privacy.accounting import calibrate
+from dphyper.bench.privacy.accounting import calibrate, epsilon_of
 from dphyper.bench.privacy.budget import Budget, Relation
 from dphyper.bench.privacy.check import check_store
 from dphyper.bench.privacy.ledger import Ledger
@@ -31,6 +33,7 @@ from dphyper.bench.store import SCHEMA, Row, Store, write_json
 
 OPTIONS = {"steps": 3, "sampling_prob": 0.5, "l2_clip_norm": 1.0}
 TUNED_OPTIONS = {"steps": 3, "sampling_prob": 1.0, "l2_clip_norm": 1.0, "mean_trials": 4.0}
+WARM_OPTIONS = {"steps": 3, "l2_clip_norm": 1.0}
 TRIALS = BestOfTrials(
     trial=(PoissonGradientSteps(l2_clip_norm=1.0, sampling_prob=1.0, steps=3), NoisyHistogram()),
     mean_trials=4.0,
@@ -38,13 +41,30 @@ TRIALS = BestOfTrials(
 )
 
 
+def budget_of(cell: Cell) -> Budget:
+    return Budget(epsilon=cell.epsilon, delta=cell.delta, relation=Relation(cell.relation))
+
+
 def run(cell: Cell, mechanism: Mechanism | None, noise: NoiseSource | None = None) -> Ledger:
     """Release from zero records as a runner would."""
-    budget = Budget(epsilon=cell.epsilon, delta=cell.delta, relation=Relation(cell.relation))
-    ledger = Ledger(budget)
+    ledger = Ledger(budget_of(cell))
     private = PrivateData(torch.zeros(cell.n, 3), n=cell.n, ledger=ledger, noise=noise or NoiseSource.os())
-    if mechanism is not None:
-        (mechanism,) = calibrate(budget, mechanism)
+    for calibrated in calibrate(ledger.budget, mechanism) if mechanism else ():
+        release(private, calibrated)
+    return ledger
+
+
+def declared(cell: Cell) -> Ledger:
+    """Release what the method of a cell declares."""
+    kind = METHODS[cell.method]
+    ledger = Ledger(budget_of(cell))
+    private = PrivateData(torch.zeros(cell.n, 3), n=cell.n, ledger=ledger, noise=NoiseSource.os())
+    for mechanism in kind.mechanisms(ledger.budget, kind.options_type.parse(cell.method, cell.options)):
+        release(private, mechanism)
+    return ledger
+
+
+def release(private: PrivateData, mechanism: Mechanism) -> None:
     match mechanism:
         case OneShotMean():
             private.release_mean(lambda x, rng: x, mechanism, role="embedding")
@@ -54,7 +74,6 @@ def run(cell: Cell, mechanism: Mechanism | None, noise: NoiseSource | None = Non
             private.release_histogram(lambda x, rng: x, mechanism, role="votes")
         case BestOfTrials():
             private.best_of(lambda trial, rng: (None, 0.0), mechanism, role="choice")
-    return ledger
 
 
 def gradients(**changes: Any) -> PoissonGradientSteps:
@@ -72,6 +91,7 @@ def add(store: Store, cell: Cell, ledger: Ledger, fid: float, **changes: Any) ->
         task=cell.task,
         family=cell.task,
         split="private",
+        development=False,
         distance="near",
         n=cell.n,
         method=cell.method,
@@ -84,6 +104,9 @@ def add(store: Store, cell: Cell, ledger: Ledger, fid: float, **changes: Any) ->
         noise_draw=cell.noise_draw,
         private=not cell.reproducible_noise,
         selection="fixed",
+        search="",
+        harness=SOUND_SINCE,
+        commit="c0ffee",
         protocol="p",
         extractor="efficientnet_lite0",
         epsilon_spent=ledger.spent(),
@@ -101,16 +124,17 @@ def store(tmp_path: Path) -> Store:
     for seed in range(3):
         for epsilon in (1.0, 8.0):
             cell = Cell(task="8", method="dp_sgd", epsilon=epsilon, options=OPTIONS, seed=seed)
-            add(store, cell, run(cell, gradients()), 40 + seed - epsilon)
+            add(store, cell, declared(cell), 40 + seed - epsilon)
             cell = Cell(task="8", method="hypernetwork", epsilon=epsilon, seed=seed)
-            add(store, cell, run(cell, OneShotMean()), 30 + seed - epsilon)
+            add(store, cell, declared(cell), 30 + seed - epsilon)
+        cell = Cell(task="8", method="privimage", epsilon=1.0, options=WARM_OPTIONS, seed=seed)
+        add(store, cell, declared(cell), 44 + seed)
         cell = Cell(task="8", method="dp_sgd_tuned", epsilon=1.0, options=TUNED_OPTIONS, seed=seed)
-        add(store, cell, run(cell, TRIALS), 45 + seed, selection="tuned_private")
+        add(store, cell, declared(cell), 45 + seed, selection="tuned_private")
         cell = Cell(task="8", method="public_only", epsilon=math.inf, seed=seed)
-        add(store, cell, run(cell, None), 50 + seed, role="floor")
-        cell = Cell(task="8", method="nonprivate_lora", epsilon=math.inf, seed=seed)
-        bare = gradients(l2_clip_norm=math.inf, noise_multiplier=0.0)
-        add(store, cell, run(cell, bare), 10 + seed, role="ceiling", private=False, selection="non_private")
+        add(store, cell, declared(cell), 50 + seed, role="floor")
+        cell = Cell(task="8", method="nonprivate_lora", epsilon=math.inf, options={"steps": 3}, seed=seed)
+        add(store, cell, declared(cell), 10 + seed, role="ceiling", private=False, selection="non_private")
     return store
 
 
@@ -199,7 +223,7 @@ def in_trial(part: int, **values: Any) -> Callable[[Path], None]:
         (in_mechanism(mean_trials=40.0), "spent of a budget of 1"),
         (in_mechanism(mean_trials=2.0), "derived from the recorded events"),
         (in_mechanism(mean_trials=2.0), "mean_trials = 2.0 in its ledger, its spec 4.0"),
-        (in_mechanism(shape="inf"), "derived from the recorded events"),
+        (in_mechanism(shape=1.0), "derived from the recorded events"),
         (in_trial(0, steps=2), "steps = 2 in its ledger, its spec 3"),
         (in_trial(0, l2_clip_norm=2.0), "has sensitivity [1.0, 1.0] recorded, 2, 1 by its mechanism"),
         (in_trial(1, noise_multiplier=1.0), "spent of a budget of 1"),
@@ -221,6 +245,121 @@ def test_each_contradiction_of_a_private_selection_is_found(
     findings = check_store(store)
     assert any(finding in line for line in findings), findings
     assert all("\n" not in line for line in findings)
+
+
+# --- completeness, and how a row came to be
+
+
+PRIVIMAGE = Cell(task="8", method="privimage", epsilon=1.0, options=WARM_OPTIONS, seed=1)
+
+
+@pytest.mark.parametrize("removed", [0, 1])
+def test_a_release_that_is_missing_in_the_ledger_is_found(store: Store, removed: int) -> None:
+    ledger = declared(PRIVIMAGE)
+    gone = ledger.charges.pop(removed)
+    add(store, PRIVIMAGE, ledger, 45.0)
+    (finding,) = check_store(store)
+    assert f"{type(gone.mechanism).__name__}(" in finding
+    assert "is declared by its method, and not in its ledger" in finding
+
+
+def test_a_release_that_the_method_does_not_declare_is_found(store: Store) -> None:
+    cell = dataclasses.replace(PRIVIMAGE, method="public_only", options={})
+    add(store, cell, run(cell, OneShotMean()), 45.0, role="floor")
+    (finding,) = check_store(store)
+    assert "role 'embedding' released OneShotMean(" in finding
+    assert "which its method does not declare" in finding
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "finding"),
+    [
+        ("elsewhere", {}, "its method is not installed here"),
+        ("dp_sgd", {"stepz": 3}, "cannot be built from its spec (UserError: unknown option of method dp_sgd 'stepz'"),
+    ],
+)
+def test_a_method_or_option_that_is_not_known_here_is_one_finding(
+    tmp_path: Path, method: str, options: dict[str, Any], finding: str
+) -> None:
+    store, cell = Store(tmp_path), Cell(task="8", method=method, options=options)
+    add(store, cell, run(cell, OneShotMean()), 45.0)
+    (found,) = check_store(store)
+    assert finding in found
+    assert "\n" not in found
+
+
+@pytest.mark.parametrize(
+    ("changes", "finding"),
+    [
+        ({"harness": "0.1.0"}, f"made by dphyper 0.1.0, and private rows count since {SOUND_SINCE}"),
+        ({"harness": ""}, "made by dphyper '', which is no version"),
+        ({"commit": "c0ffee-dirty"}, "made from the changed commit c0ffee-dirty"),
+        ({"commit": ""}, "made from no known commit"),
+        ({"split": "public"}, "marked private, but its task is public"),
+    ],
+)
+def test_private_rows_that_support_no_claim_are_found(store: Store, changes: dict[str, Any], finding: str) -> None:
+    add(store, PRIVIMAGE, declared(PRIVIMAGE), 45.0, **changes)
+    (found,) = check_store(store)
+    assert found.startswith(f"cell {PRIVIMAGE.id} (privimage, ε = 1): ")
+    assert finding in found
+    in_row(private=False)(store.directory(PRIVIMAGE.id))
+    assert check_store(store) == []  # a row that claims nothing may come from anywhere
+
+
+def test_an_interrupted_run_and_failed_attempts_are_told(store: Store) -> None:
+    folder = store.directory(PRIVIMAGE.id)
+    (folder / "ledger.interrupted.json").write_text((folder / "ledger.json").read_text())
+    (found,) = check_store(store)
+    assert "it was interrupted and drawn again: 'votes', 'gradient'" in found
+    (folder / "ledger.interrupted.json").unlink()
+    ledger = declared(PRIVIMAGE)
+    failed = [dataclasses.replace(charge, attempt=1) for charge in ledger.charges[:1]]
+    ledger.charges = [*failed, *ledger.charges]
+    add(store, PRIVIMAGE, ledger, 45.0)
+    findings = check_store(store)
+    assert any(
+        f"1 attempt at it failed after a release: all together spent ε = {ledger.spent():.6g}" in line
+        for line in findings
+    )
+    assert any("spent of a budget of 1" in line for line in findings)
+
+
+def test_failed_cells_that_had_released_something_are_counted_together(store: Store) -> None:
+    cells = [Cell(task="8", method="dp_sgd", epsilon=1.0, options=OPTIONS, seed=seed) for seed in (7, 8, 9)]
+    for cell in cells:
+        ledger = declared(cell)
+        if cell.seed == 9:  # this one failed before it drew anything
+            ledger.charges = []
+        add(store, cell, ledger, 0.0, status="failed", error="ValueError")
+    (found,) = check_store(store)
+    assert "dp_sgd on 8 (n = 128): 2 failed cells failed after a release" in found
+    both = [charge.mechanism.event() for _ in range(2) for charge in declared(cells[0]).charges]
+    assert f"together they spent ε = {epsilon_of(both, 1e-5, Relation.ADD_OR_REMOVE_ONE):.6g}" in found
+
+
+def test_parameters_without_a_ledger_are_found(store: Store) -> None:
+    folder = store.directory("0123")
+    folder.mkdir()
+    assert check_store(store) == []
+    (folder / "theta.safetensors").touch()
+    (found,) = check_store(store)
+    assert "cell 0123: it has parameters and no ledger.json" in found
+
+
+def test_several_settings_on_one_private_task_are_found_and_on_a_tuning_task_are_not(store: Store) -> None:
+    cell = Cell(task="8", method="dp_sgd", epsilon=1.0, options={**OPTIONS, "steps": 4}, seed=0)
+    add(store, cell, declared(cell), 40.0)
+    (found,) = check_store(store)
+    assert "dp_sgd at ε = 1 on 8 (n = 128, k = 32): 2 settings ran on this private task" in found
+    assert "steps = 4" in found
+    assert "l2_clip_norm" not in found  # which they share
+    for seed in range(3):
+        for options in (OPTIONS, {**OPTIONS, "steps": 4}):
+            path = store.directory(Cell(task="8", method="dp_sgd", epsilon=1.0, options=options, seed=seed).id)
+            if path.exists():
+                in_row(split="tuning")(path)
+    assert check_store(store) == []
 
 
 def test_a_private_number_beyond_the_ceiling_is_found(store: Store) -> None:
@@ -254,7 +393,7 @@ def test_every_key_of_a_ledger_is_documented() -> None:
     page = (Path(__file__).parents[1] / "docs" / "ledger.md").read_text()
     plain = run(Cell(task="8"), gradients()).to_json()
     charge = plain["charges"][0]
-    keys = {*plain, *plain["budget"], *plain["noise"], *charge, *charge["mechanism"], "count_weight", "bins", "of"}
+    keys = {*plain, *plain["budget"], *plain["noise"], *charge, *charge["mechanism"], "count_weight", "of"}
     tuned = run(Cell(task="8"), TRIALS).to_json()["charges"][0]
     keys |= {*tuned["mechanism"], *tuned["event"]}
     missing = [key for key in keys if not any(form in page for form in (f"`{key}`", f"`{key}.", f".{key}`"))]
@@ -294,7 +433,9 @@ def test_statement_of_gradient_steps_and_votes() -> None:
     text = privacy_statement(cell, run(cell, gradients()), "fixed", "digits")
     assert "3 sums of per-example gradients" in text
     assert "Poisson samples of rate 0.5" in text
-    assert "histogram of 3 bins" in privacy_statement(cell, run(cell, NoisyHistogram()), "fixed", "digits")
+    assert "a histogram of per-record votes of l2 norm at most 1" in privacy_statement(
+        cell, run(cell, NoisyHistogram()), "fixed", "digits"
+    )
 
 
 def test_statement_claims_nothing_that_the_ledger_does_not_support() -> None:
@@ -313,6 +454,9 @@ def test_statement_claims_nothing_that_the_ledger_does_not_support() -> None:
         assert reason in text
         assert "differentially private" not in text
         assert "The guarantee" not in text
+    unknown = privacy_statement(cell, sound, "unknown", "digits")
+    assert unknown.startswith("The output is (ε = 1")
+    assert "not recorded; a choice on private results would not be accounted for" in unknown
     untouched = run(Cell(task="8", epsilon=math.inf), None)
     assert privacy_statement(cell, untouched, "fixed", "digits").startswith("The output depends on no private record")
 
@@ -326,7 +470,7 @@ def test_statement_of_charged_trials_holds() -> None:
         "Released (choice): the best of K trials and nothing of the others",
         "drawn from a geometric law of mean 4, the cost of the choice included in ε",
         "3 sums of per-example gradients clipped to l2 norm 1",
-        "a histogram of 1 bin of per-record votes",
+        "a histogram of per-record votes of l2 norm at most 1",
         "theorems on private selection of Papernot and Steinke (2022), confirmed by a second accountant",
         "the candidates and all other hyper-parameters",
         "Hyper-parameters were chosen on the private records",
@@ -334,6 +478,20 @@ def test_statement_of_charged_trials_holds() -> None:
         assert part in text
     poisson = run(cell, dataclasses.replace(TRIALS, shape=math.inf))
     assert "drawn from a Poisson law of mean 4" in privacy_statement(cell, poisson, "tuned_private", "digits")
+
+
+def test_statement_tells_what_is_shown_besides() -> None:
+    cell = Cell(task="8", epsilon=1.0)
+    ledger = run(cell, OneShotMean())
+    shown, hidden = (privacy_statement(cell, ledger, "fixed", "digits", reference_shown=x) for x in (True, False))
+    assert "sheet of reference images, which is shown" in shown
+    assert "sheet" not in hidden
+    assert "under a key that the store keeps" in hidden
+    assert "running times, which are told" in hidden
+    tuned = privacy_statement(cell, run(cell, TRIALS), "tuned_private", "digits")
+    assert "does not tell how long the run took" in tuned
+    ledger.charges[0] = dataclasses.replace(ledger.charges[0], attempt=2)
+    assert "Released (embedding, in failed attempt 2): " in privacy_statement(cell, ledger, "fixed", "digits")
 
 
 def test_a_role_named_tuning_is_no_private_selection() -> None:

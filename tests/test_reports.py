@@ -20,6 +20,7 @@ from PIL import Image
 from scipy import stats
 
 from dphyper.bench.errors import UserError
+from dphyper.bench.labels import SOUND_SINCE
 from dphyper.bench.specs import BaseSpec, Cell
 from dphyper.bench.store import SCHEMA, Row, Store
 from dphyper.reports import figures
@@ -59,10 +60,11 @@ def add(store: Store, cell: Cell, split: str, fid: float, **changes: Any) -> Cel
     role, k, private, selection = METHODS.get(cell.method, ("method", 0, True, "fixed"))
     values: dict[str, Any] = {
         "schema": SCHEMA, "cell": cell.id, "status": "done", "error": "", "sweep": "smoke", "collection": "toy",
-        "task": cell.task, "family": cell.task, "split": split, "distance": "near", "n": cell.n,
+        "task": cell.task, "family": cell.task, "split": split, "development": False, "distance": "near", "n": cell.n,
         "method": cell.method, "role": role, "epsilon": cell.epsilon, "delta": cell.delta,
         "relation": cell.relation, "embedding_dim": cell.embedding_dim if k else 0, "seed": cell.seed,
-        "noise_draw": cell.noise_draw, "private": private, "selection": selection, "protocol": "0123456789abcdef",
+        "noise_draw": cell.noise_draw, "private": private, "selection": selection, "search": "",
+        "harness": SOUND_SINCE, "protocol": "0123456789abcdef",
         "extractor": "efficientnet_lite0", "epsilon_spent": cell.epsilon if private else math.inf,
         "fid": fid, "kid": fid / 1000, "fid_floor": 5.0 + 0.1 * cell.seed, "kid_floor": 0.005, "num_images": 500,
         "num_reference": 372, "floor_images": 186, "public_shift": 33.0, "seconds_adapt": 2.0,
@@ -178,6 +180,11 @@ def test_k_is_chosen_on_tuning_tasks_never_on_private_ones(tmp_path: Path) -> No
     assert {*section.values.query("role == 'method'")["embedding_dim"]} == {4}
     assert {*section.values.query("role == 'method'")["selection"]} == {"tuned_public"}  # the choice was a tuning
     assert {*section.every_k.query("role == 'method'")["embedding_dim"]} == {4, 16}
+    for cell in store.rows()["cell"]:
+        row = store.row(cell)
+        row["selection"] = "unknown"
+        store.write(store.cell(cell), row)
+    assert {*only(store).values.query("role == 'method'")["selection"]} == {"unknown"}  # the options stay so
 
 
 def test_search_trials_on_tuning_tasks_are_left_out_and_counted(tmp_path: Path) -> None:
@@ -236,6 +243,75 @@ def test_a_clear_winner_is_bold_alone_and_infinity_has_no_bold(section: Section)
     assert [method for (_, method, _), row in table.bold.iterrows() if row["ε = 1"]] == ["Hypernetwork, k = 8"]
     assert table.cells.loc[("Private methods", "DP-SGD†", "non-private"), "ε = ∞"] == "1.0 ± n/a†"
     assert not table.bold["ε = ∞"].any()
+
+
+@pytest.mark.parametrize("changes", [{"harness": "0.1.0"}, {"commit": "c0ffee-dirty"}, {"commit": ""}])
+def test_a_number_with_a_row_behind_it_that_supports_no_claim_is_marked_and_never_bold(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    store = fill(Store(tmp_path / "store"), winning)
+    best = "Hypernetwork, k = 8"
+    clean = results(only(store), "private", [ALL], "tab:x")
+    assert [method for (_, method, _), row in clean.bold.iterrows() if row["ε = 1"]] == [best]
+    assert "‡" not in clean.to_markdown()
+    # One seed of one task, at one ε.
+    cell = Cell(task="kettle", method="hypernetwork", epsilon=1.0, seed=1, embedding_dim=8)
+    add(store, cell, "private", 45.0, **changes)
+    section = only(store)
+    table = results(section, "private", [ALL], "tab:x")
+    row = ("Private methods", best, "tuned on public tasks")
+    assert table.cells.loc[row, "ε = 1"].endswith("‡")
+    assert not table.cells.loc[row, "ε = 4"].endswith("‡")
+    assert [method for (_, method, _), row in table.bold.iterrows() if row["ε = 1"]] == ["Public mean, k = 8"]
+    assert table.bold.loc[row, "ε = 4"]
+    assert "‡: from code with known faults or of an unknown state" in table.caption
+    assert r"\textdaggerdbl{}" in table.to_latex()
+    gaps = versus(section, differences(section), "private", "tab:x")
+    assert {budget for (_, _, budget), line in gaps.cells.iterrows() if "‡" in line.iloc[0]} == {"ε = 1"}
+    assert "‡" in gain_table(section, gains(section), "tab:x").to_markdown()
+    assert "‡" in gap_table(section, gap_closed(section), "tab:x").to_markdown()
+    private = int(section.rows["private"].sum())
+    sentence = f"1 of {private} private rows come from code with known faults or of an unknown state"
+    assert f"bad: {sentence}" in told(section, "In short")
+    assert sentence in Loads(write_report(store, tmp_path / "report").read_text()).text
+
+
+def test_rows_without_a_claim_are_not_marked(tmp_path: Path) -> None:
+    store = fill(Store(tmp_path), winning, private=False, harness="0.1.0", commit="")
+    assert "‡" not in results(only(store), "private", [ALL], "tab:x").to_markdown()
+    assert only(store).support == ""
+
+
+def test_a_choice_that_is_not_recorded_is_said_to_be_unknown_and_never_bold(tmp_path: Path) -> None:
+    store = fill(Store(tmp_path), winning)
+    for cell in store.rows().query("method == 'hypernetwork'")["cell"]:
+        row = store.row(cell)
+        row["selection"] = "unknown"
+        store.write(store.cell(cell), row)
+    table = results(only(store), "private", [ALL], "tab:x")
+    row = ("Private methods", "Hypernetwork, k = 8", "unknown")
+    assert table.cells.loc[row, "ε = 1"] == "43.6 ± 2.1"
+    assert not table.bold.loc[row].any()
+    assert table.bold["ε = 1"].any()  # of the others, the best
+    assert "Unknown: how the hyper-parameters were chosen is not recorded" in table.caption
+
+
+def test_development_families_are_marked_and_explained(tmp_path: Path) -> None:
+    store = fill(Store(tmp_path / "store"), winning)
+    text = Loads(write_report(store, tmp_path / "before").read_text()).text
+    assert "evelopment" not in text
+    for cell in store.rows().query("task == 'kettle'")["cell"]:
+        row = store.row(cell)
+        row["development"] = True
+        store.write(store.cell(cell), row)
+    section = only(store)
+    assert section.title("private", "kettle") == "kettle (development)"
+    assert section.title("private", "dark_umbrella") == "dark_umbrella"
+    assert section.title("private", ALL) == "Mean of 2 private tasks, 1 of them development"
+    assert section.title("tuning", "chair") == "chair"
+    page = write_report(store, tmp_path / "after")
+    assert "Development: kettle. Results on these families have prompted decisions" in Loads(page.read_text()).text
+    assert "| kettle (development) |" in next(page.parent.glob("*/private_tasks.md")).read_text()
 
 
 def test_latex_is_balanced_booktabs_and_escaped_once(section: Section) -> None:

@@ -1,4 +1,4 @@
-"""The command line: ``dphyper run | sweep plan | sweep run | report | merge | check | audit | ls``.
+"""The command line: ``dphyper run | sweep plan | sweep run | report | merge | migrate | publish | check | audit | ls``.
 
 Every option is also a YAML key of the same name, and both go through one schema, the dataclasses of
 `dphyper.bench.specs`. A user's mistake is answered by one line and exit status 2; a sweep that leaves cells
@@ -57,6 +57,8 @@ def _dispatch(argv: list[str]) -> int:
         "sweep": _sweep,
         "report": _report,
         "merge": _merge,
+        "migrate": _migrate,
+        "publish": _publish,
         "check": _check,
         "audit": _audit,
         "ls": _ls,
@@ -68,7 +70,15 @@ def _known(argv: list[str]) -> list[str]:
     """Keys that the command of ``argv`` takes."""
     match argv[:1]:
         case ["run"]:
-            return ["config", "store", "wandb", *_keys(Cell), "performance", *_keys(Performance, "performance.")]
+            return [
+                "config",
+                "store",
+                "wandb",
+                "searches",
+                *_keys(Cell),
+                "performance",
+                *_keys(Performance, "performance."),
+            ]
         case ["sweep"]:
             from dphyper.sweeps.plan import Sweep
 
@@ -78,6 +88,7 @@ def _known(argv: list[str]) -> list[str]:
                 "store",
                 "file",
                 "out",
+                "searches",
                 "source",
                 *_keys(DataSpec, "data."),
                 "epsilon",
@@ -89,6 +100,9 @@ def _known(argv: list[str]) -> list[str]:
                 "task",
                 "canaries",
             ]
+
+
+_SEARCHES = "recorded searches that options come from: folders of stores or rows.parquet files, on tuning tasks alone"
 
 
 def _parser() -> ArgumentParser:
@@ -106,6 +120,16 @@ def _parser() -> ArgumentParser:
     merge.add_argument("file", type=str, help="the rows.parquet of a store, for instance one under docs/results")
     merge.add_argument("--store", type=str, required=True, help="folder of results that takes them")
     commands.add_subcommand("merge", merge, help="take over the rows of another store's rows.parquet")
+    migrate = ArgumentParser(exit_on_error=False, description="Bring rows of the former schema to the present one.")
+    migrate.add_argument("store", type=str, help="folder of results, or a rows.parquet; rewritten in place")
+    migrate.add_argument("--searches", nargs="*", default=[], help=_SEARCHES)
+    commands.add_subcommand("migrate", migrate, help="rewrite a store, or a rows.parquet, of a former version")
+    publish = ArgumentParser(exit_on_error=False, description="Copy what of a store may leave the house.")
+    publish.add_argument("store", type=str, help="folder of results")
+    publish.add_argument(
+        "--out", type=str, required=True, help="folder that takes the copy; must not exist or be empty"
+    )
+    commands.add_subcommand("publish", publish, help="copy what of a store may leave the house")
     check = ArgumentParser(exit_on_error=False, description="Derive every row's ε again, by two accountants.")
     check.add_argument("--store", type=str, required=True, help="folder of results")
     commands.add_subcommand("check", check, help="find what a hostile reviewer would find in a store")
@@ -141,6 +165,7 @@ def _run_parser() -> ArgumentParser:
     parser.add_argument("--config", action="config", help="YAML file with any of the keys below")
     parser.add_argument("--store", type=str, default="runs/single", help="folder of results")
     parser.add_argument("--wandb", choices=["auto", "online", "offline", "off"], default="auto", help="W&B mode")
+    parser.add_argument("--searches", nargs="*", default=[], help=_SEARCHES)
     parser.add_class_arguments(Cell)
     parser.add_class_arguments(Performance, "performance")
     return parser
@@ -206,11 +231,14 @@ def _cell(plain: Mapping[str, Any]) -> Cell:
 
 def _run(config: Namespace) -> int:
     from dphyper.bench.runner import Runner
+    from dphyper.bench.searches import RecordedSearch
     from dphyper.bench.tracking import Tracking
 
     cell = canonical(Cell(**{name: config[name] for name in Cell.__dataclass_fields__}))
     store = Store(config.store)
-    runner = Runner(store, config.performance, Tracking(config.wandb, store.root, "single"), "single")
+    store.require_current()
+    searches = [RecordedSearch.read(path) for path in config.searches]
+    runner = Runner(store, config.performance, Tracking(config.wandb, store.root, "single"), "single", searches)
     runner.check([cell])
     row = runner.run(cell)
     print("\n".join(f"{key:18} {value}" for key, value in row.items() if key not in ("versions", "statement")))
@@ -238,16 +266,19 @@ def read_sweep(path: str) -> tuple["Sweep", list[Cell]]:
 
 def _sweep(config: Namespace) -> int:
     from dphyper.bench.runner import Runner
+    from dphyper.bench.searches import RecordedSearch
     from dphyper.bench.tracking import Tracking
     from dphyper.sweeps.work import run_sweep, states
 
     sweep = _as_sweep(config)
     cells = sweep.cells(_cell)
     if config.action == "plan":
-        Runner(Store(sweep.store_path), sweep.performance, Tracking("off", Path(), sweep.name), sweep.name).check_data(
-            cells
-        )
-        frame = states(cells, Store(sweep.store_path))
+        store = Store(sweep.store_path)
+        store.require_current()
+        for path in sweep.searches:
+            RecordedSearch.read(path)
+        Runner(store, sweep.performance, Tracking("off", Path(), sweep.name), sweep.name).check_data(cells)
+        frame = states(cells, store)
         print(frame.to_string(index=False))
         print(f"{len(cells)} cells: " + ", ".join(f"{n} {s}" for s, n in frame["state"].value_counts().items()))
         return 0
@@ -265,6 +296,26 @@ def _report(config: Namespace) -> int:
 def _merge(config: Namespace) -> int:
     taken = Store(config.store).merge(config.file)
     print(f"{taken} rows of {config.file} taken into {config.store}")
+    return 0
+
+
+def _migrate(config: Namespace) -> int:
+    from dphyper.bench.migration import migrate_file, migrate_store
+    from dphyper.bench.searches import RecordedSearch
+
+    path, searches = Path(config.store), [RecordedSearch.read(search) for search in config.searches]
+    counts = migrate_file(path, searches) if path.is_file() else migrate_store(Store(path), searches)
+    print("\n".join(f"{count:6} {what}" for what, count in counts.items()) or f"{path}: nothing to migrate")
+    return 0
+
+
+def _publish(config: Namespace) -> int:
+    from dphyper.bench.publishing import publish
+
+    store = Store(config.store)
+    copied, left = publish(store, Path(config.out))
+    print(f"{copied} rows of {store.root} copied to {config.out}; left behind:")
+    print("\n".join(f"{count:6} {what}" for what, count in left.items()) or "  nothing")
     return 0
 
 

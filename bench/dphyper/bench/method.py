@@ -25,7 +25,7 @@ from dphyper.bench.tasks import Collection
 
 Role = Literal["method", "control", "floor", "ceiling"]
 Axis = Literal["task", "n", "epsilon", "embedding_dim", "seed"]
-Selection = Literal["fixed", "tuned_public", "tuned_private", "non_private"]
+Selection = Literal["fixed", "tuned_public", "tuned_private", "non_private", "unknown"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import docstring_parser
 
 from dphyper.bench.catalog import METHODS
+from dphyper.bench.labels import SELECTIONS
 from dphyper.bench.method import Method, Options
-from dphyper.bench.privacy.statement import SELECTIONS
 
 HEAD = """# Methods
 

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ from dphyper.bench.privacy.noise import NoiseSource
 from dphyper.bench.privacy.private_data import PrivateData
 from dphyper.bench.privacy.statement import privacy_statement
 from dphyper.bench.public import PublicRecords, PublicTasks
+from dphyper.bench.searches import RecordedSearch, selection_of
 from dphyper.bench.specs import BaseSpec, Cell, DataSpec, Performance, Protocol, content_hash
 from dphyper.bench.store import SCHEMA, Row, Store, whole_file, write_json
 from dphyper.bench.target import LoRADiffusion, to_unit
@@ -60,10 +61,19 @@ class Runner:
         performance: Device, threads, cache.
         tracking: The sink for progress.
         sweep: Name written into the rows.
+        searches: Recorded searches that options other than the defaults may come from.
     """
 
-    def __init__(self, store: Store, performance: Performance, tracking: Tracking, sweep: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        performance: Performance,
+        tracking: Tracking,
+        sweep: str,
+        searches: Sequence[RecordedSearch] = (),
+    ) -> None:
         self.store, self.performance, self.tracking, self.sweep = store, performance, tracking, sweep
+        self.searches = searches
         self.cache = Path(performance.cache)
         chosen = performance.device
         if chosen == "auto":
@@ -247,7 +257,7 @@ class Runner:
         folder.mkdir(parents=True, exist_ok=True)
         row: Row = self._facts(cell)
         try:
-            row.update(self._measure(cell, folder))  # type: ignore[typeddict-item]
+            row.update(self._measure(cell, folder, row["selection"]))  # type: ignore[typeddict-item]
         except UserError:
             raise
         except Exception as error:  # a failed cell is a result; the sweep goes on
@@ -263,6 +273,7 @@ class Runner:
         collection = self.collection(cell.data)
         kind: type[Method] = METHODS[cell.method]
         task = collection.task(cell.task)
+        selection, search = selection_of(kind, cell.method, cell.options, self.searches, split=task.split)
         return Row(
             schema=SCHEMA,
             cell=cell.id,
@@ -273,6 +284,7 @@ class Runner:
             task=task.id,
             family=task.family,
             split=task.split,
+            development=getattr(task, "development", False),
             distance=task.distance,
             n=cell.n,
             method=cell.method,
@@ -284,12 +296,14 @@ class Runner:
             seed=cell.seed,
             noise_draw=cell.noise_draw,
             private=kind.private and not cell.reproducible_noise,
-            selection=kind.selection,
+            selection=selection,
+            search=search,
+            harness=importlib.metadata.version("dphyper"),
             protocol=self.evaluator(cell.protocol).protocol_hash,
             extractor=cell.protocol.extractor,
         )
 
-    def _measure(self, cell: Cell, folder: Path) -> dict[str, Any]:
+    def _measure(self, cell: Cell, folder: Path, selection: str) -> dict[str, Any]:
         """Adapt, sample, judge."""
         collection = self.collection(cell.data)
         draw = collection.draw(cell.task, cell.n, cell.seed)
@@ -303,13 +317,18 @@ class Runner:
         with whole_file(folder / "samples.npz") as temporary:
             np.savez_compressed(temporary, images=images)
         save_grid(images, folder / "samples.png")
-        save_grid(draw.reference, folder / "reference.png")
+        tuning = collection.task(cell.task).split == "tuning"
+        shown = tuning or cell.data.show_reference or getattr(collection, "show_reference", False)
+        if shown:
+            save_grid(draw.reference, folder / "reference.png")
         evaluator = self.evaluator(cell.protocol)
         reference = self._features(cell, draw.reference)
         scores = evaluator.scores(evaluator.features(images), reference)
-        tuning = collection.task(cell.task).split == "tuning"
         public = f"the public {'' if tuning else 'and tuning '}tasks of {collection.name}"
         floor = evaluator.floor(reference, seed=cell.seed)
+        loss = self._denoising_loss(method, theta, draw.reference, cell.seed)
+        shift = self._public_shift(cell, reference)
+        seconds_evaluate = time.perf_counter() - begin
         return {
             "private": method.private and not cell.reproducible_noise and ledger.private,
             "epsilon_spent": ledger.spent(),
@@ -320,18 +339,19 @@ class Runner:
             "floor_images": floor.floor_images,
             "num_images": len(images),
             "num_reference": len(reference),
-            "denoising_loss": self._denoising_loss(method, theta, draw.reference, cell.seed),
-            "public_shift": self._public_shift(cell, reference),
+            "denoising_loss": loss,
+            "public_shift": shift,
             **({} if method.embedding_shift is None else {"embedding_shift": method.embedding_shift}),
             "seconds_public": seconds_public,
-            # The number of trials of a private selection is a secret that its running time would tell.
-            **({} if ledger.has_selection else {"seconds_adapt": seconds_adapt}),
-            "seconds_evaluate": time.perf_counter() - begin,
+            # How long trials took tells which were drawn, and of a former version told how many.
+            **({} if ledger.has_selection else {"seconds_adapt": seconds_adapt, "seconds_evaluate": seconds_evaluate}),
             "parameters": method.target.num_parameters,
             "base_hash": self._base_key(cell),
             "provenance": collection.provenance(cell.task, self.store.key()),
             **_provenance(),
-            "statement": privacy_statement(cell, ledger, selection=method.selection, public_data=public),
+            "statement": privacy_statement(
+                cell, ledger, selection=selection, public_data=public, reference_shown=shown
+            ),
         }
 
     def _adapt(self, cell: Cell, method: Method, draw: Draw, folder: Path) -> tuple[Tensor, Ledger]:

@@ -5,7 +5,8 @@ finished cell ``ledger.json`` (the privacy ledger), ``samples.png`` (a grid) and
 uint8 images). ``row.json`` is written last and atomically: a cell with a row of status ``done`` is whole, and a
 killed worker leaves nothing that looks finished. `Store.export` writes all rows, each with its cell's spec and ledger,
 to ``STORE/rows.parquet`` for other tools, and `Store.merge` reads such a file back, so that a sweep goes on elsewhere
-from its rows; their samples stay behind. Nothing is averaged here, and no torch is imported.
+from its rows; their samples stay behind. Nothing is averaged here, and no torch is imported, unless rows of a former
+schema are merged (`dphyper.bench.migration`). A store stays at home: what may leave it, `dphyper publish` copies.
 """
 
 import json
@@ -22,7 +23,8 @@ from filelock import FileLock
 from dphyper.bench.errors import UserError
 from dphyper.bench.specs import Cell
 
-SCHEMA = 2
+SCHEMA = 3
+FORMER_SCHEMA = 2  # which `dphyper.bench.migration` reads
 
 
 class Row(TypedDict):
@@ -37,6 +39,7 @@ class Row(TypedDict):
     task: str
     family: str
     split: str  # "private" or "tuning"
+    development: bool  # whether the task's family has prompted a decision of the design
     distance: str  # the source's word for public-private distance: "near", "far", ...
     n: int
     method: str
@@ -48,7 +51,9 @@ class Row(TypedDict):
     seed: int
     noise_draw: int  # number of the draw of the privacy noise
     private: bool  # False: no privacy claim may be made (non-private method, reproducible noise)
-    selection: str  # "fixed", "tuned_public", "tuned_private" or "non_private"
+    selection: str  # "fixed", "tuned_public", "tuned_private", "non_private" or "unknown"
+    search: str  # name of the recorded search that the options come from, "" for none
+    harness: str  # version of dphyper that made the row
     protocol: str  # hash of the evaluation protocol, extractor weights included
     extractor: str
     epsilon_spent: NotRequired[float]  # by the ledger, at delta
@@ -63,12 +68,12 @@ class Row(TypedDict):
     public_shift: NotRequired[float]  # Fréchet distance public tasks to this task's reference, same features
     embedding_shift: NotRequired[float]  # the released embedding from the public tasks', in their standard deviations
     seconds_public: NotRequired[float]  # of the public phase when it was trained, shared by all cells
-    seconds_adapt: NotRequired[float]  # absent where the number of private trials is a secret
+    seconds_adapt: NotRequired[float]  # of rows with a private selection, whose trials are a secret, both are absent
     seconds_evaluate: NotRequired[float]
     parameters: NotRequired[int]  # p, parameters the method sets
     statement: NotRequired[str]  # privacy paragraph that a paper can print
     base_hash: NotRequired[str]
-    provenance: NotRequired[str]  # hash of the task's data, under the store's key
+    provenance: NotRequired[str]  # hash of the task's data under the store's key: alike within one store only
     commit: NotRequired[str]  # git commit of the harness, "" outside a repository
     versions: NotRequired[str]  # JSON: package to version
     machine: NotRequired[str]
@@ -98,17 +103,6 @@ class Store:
         folder = self.root / "locks"
         folder.mkdir(parents=True, exist_ok=True)
         return FileLock(folder / f"{cell_id}.lock", timeout=0)
-
-    def key(self) -> bytes:
-        """The store's secret of 32 bytes, for hashes that only its owner can compute; made when first asked for."""
-        path = self.root / "key"
-        self.root.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.root / "key.lock"):
-            if not path.exists():
-                with whole_file(path) as temporary:
-                    temporary.touch(mode=0o600)
-                    temporary.write_bytes(secrets.token_bytes(32))
-        return path.read_bytes()
 
     def status(self, cell_id: str) -> str:
         """``done``, ``failed``, ``running`` (its lock is held) or ``to do``."""
@@ -141,6 +135,33 @@ class Store:
         """The spec of a stored cell."""
         return Cell.from_dict(json.loads((self.directory(cell_id) / "cell.json").read_text()))
 
+    def key(self) -> bytes:
+        """32 secret random bytes that are made once: the key of hashes of private data, which nobody can test without.
+
+        Raises:
+            UserError: The file holds something else.
+        """
+        path = self.root / "key"
+        (self.root / "locks").mkdir(parents=True, exist_ok=True)
+        with FileLock(self.root / "locks" / "key.lock"):
+            if not path.exists():
+                with whole_file(path) as temporary:
+                    temporary.touch(0o600)
+                    temporary.write_bytes(secrets.token_bytes(32))
+        key = path.read_bytes()
+        if len(key) != 32:
+            raise UserError(f"'{path}' holds {len(key)} bytes, expected 32: restore it, or remove it to begin anew")
+        return key
+
+    def require_current(self) -> None:
+        """Refuse a store with a row of another schema.
+
+        Raises:
+            UserError: It has one.
+        """
+        for path in self.root.glob("cells/*/row.json"):
+            _require_schema(json.loads(path.read_text()).get("schema"), self.root)
+
     def rows(self) -> pd.DataFrame:
         """All rows, one for each cell, in a stable order; columns as in `Row`.
 
@@ -148,30 +169,35 @@ class Store:
             UserError: There is no row, or a row was written by another version of the schema.
         """
         found = [json.loads(path.read_text()) for path in sorted(self.root.glob("cells/*/row.json"))]
+        for row in found:
+            _require_schema(row.get("schema"), self.root)
         if not found:
             raise UserError(f"store '{self.root}' has no row: run a sweep into it first, or name another folder")
-        old = [row for row in found if row.get("schema") != SCHEMA]
-        if old:
-            raise UserError(
-                f"store '{self.root}' has rows of schema {old[0].get('schema')}, this version reads {SCHEMA}: "
-                "read it with the version that wrote it, or run the sweep again"
-            )
         frame = pd.DataFrame(found)
         keys = ["collection", "split", "task", "method", "epsilon", "embedding_dim", "n", "seed", "noise_draw", "cell"]
         return frame.sort_values(keys, ignore_index=True)
 
-    def export(self) -> Path:
-        """Write ``rows.parquet`` and return its path: all rows, with spec and ledger of each as JSON in two columns."""
-        path, rows = self.root / "rows.parquet", self.rows()
+    def rows_with_specs(self) -> pd.DataFrame:
+        """`rows` with the spec and the ledger of each as JSON in two more columns."""
+        rows = self.rows()
         texts = {
             column: [_text(self.directory(cell) / file) for cell in rows["cell"]]
             for column, file in (("spec", "cell.json"), ("ledger", "ledger.json"))
         }
-        rows.assign(**texts).to_parquet(path, index=False)
+        return rows.assign(**texts)
+
+    def export(self) -> Path:
+        """Write `rows_with_specs` to ``rows.parquet`` and return its path."""
+        path = self.root / "rows.parquet"
+        with whole_file(path) as temporary:
+            self.rows_with_specs().to_parquet(temporary, index=False)
         return path
 
     def merge(self, path: str | Path) -> int:
         """Take over the finished rows of a file that `export` wrote, as far as they are missing here.
+
+        Rows of the former schema are migrated on the way in; options that are not the defaults of their method then
+        count as chosen in an unknown way, unless the file was migrated before with the searches that they come from.
 
         Returns:
             How many rows were taken over.
@@ -179,16 +205,15 @@ class Store:
         Raises:
             UserError: The file is missing or not such a file, or a row does not belong to its spec.
         """
-        try:
-            frame = pd.read_parquet(path)
-        except (OSError, ValueError) as error:
-            raise UserError(f"cannot read '{path}' ({error}): expected the rows.parquet of a store") from error
-        if not {"spec", "ledger", "cell", "status", "schema"} <= set(frame.columns) or set(frame["schema"]) - {SCHEMA}:
-            raise UserError(
-                f"'{path}' does not hold rows with specs of schema {SCHEMA}: expected a store's rows.parquet"
-            )
+        self.require_current()
+        frame = read_parquet(path)
+        if (frame["schema"] == FORMER_SCHEMA).any():
+            from dphyper.bench.migration import migrated_frame
+
+            frame, _ = migrated_frame(frame, ())
         taken = 0
         for _, series in frame[frame["status"] == "done"].iterrows():
+            _require_schema(series["schema"], path)
             cell = Cell.from_dict(json.loads(series["spec"]))
             if cell.id != series["cell"]:
                 raise UserError(
@@ -206,6 +231,45 @@ class Store:
             self.write(cell, row)
             taken += 1
         return taken
+
+
+def read_parquet(path: str | Path) -> pd.DataFrame:
+    """All rows, of any schema, of a file that `Store.export` wrote.
+
+    Raises:
+        UserError: The file is missing or not such a file.
+    """
+    try:
+        frame = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read '{path}' ({error}): expected the rows.parquet of a store") from error
+    if not {"spec", "ledger", "cell", "status", "schema"} <= set(frame.columns):
+        raise UserError(f"'{path}' does not hold rows with their specs: expected the rows.parquet of a store")
+    return frame
+
+
+def read_rows(path: str | Path) -> pd.DataFrame:
+    """All rows of a file that `Store.export` wrote, of the present schema.
+
+    Raises:
+        UserError: The file is missing, not such a file, or of another schema.
+    """
+    frame = read_parquet(path)
+    for schema in frame["schema"].unique():
+        _require_schema(schema, path)
+    return frame
+
+
+def _require_schema(schema: Any, where: str | Path) -> None:
+    if schema == FORMER_SCHEMA:
+        raise UserError(
+            f"'{where}' has rows of schema {schema}, this version reads {SCHEMA}: run  dphyper migrate {where}  first"
+        )
+    if schema != SCHEMA:
+        raise UserError(
+            f"'{where}' has rows of schema {schema}, this version reads {SCHEMA}: read it with the version that wrote "
+            "it, or run the sweep again"
+        )
 
 
 def _text(path: Path) -> str:

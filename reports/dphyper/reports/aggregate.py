@@ -18,8 +18,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from dphyper.bench.labels import doubt
 from dphyper.bench.store import Row, Store
 
+DOUBT = "‡"
 ALL = "all tasks"
 REAL = "real_versus_real"
 METRICS = ("fid", "kid")
@@ -75,10 +77,11 @@ class Section:
     Attributes:
         key: The columns of `SECTION` and their values.
         rows: The finished rows, every method at its own k, less the search trials; each has the columns of
-            `Row`, ``sampling_steps``, ``options`` (JSON, the shape of the LoRA with them) and ``variant`` (the options
-            in words where one method ran with several at one point, else "").
+            `Row`, ``sampling_steps``, ``options`` (JSON, the shape of the LoRA with them), ``doubted`` (it is marked
+            private and `labels.doubt` says why it supports no claim) and ``variant`` (the options in words where one
+            method ran with several at one point, else "").
         values: One value of these rows for each metric, point and seed; the columns are `POINT`, ``metric``,
-            ``seed`` and ``value``. Task `ALL` holds the mean over tasks of a seed.
+            ``seed``, ``value`` and ``doubted`` (of some row behind it). Task `ALL` holds the mean over tasks of a seed.
         every_k: The same, of the rows of every k.
         tuned_k: Method to the k that was chosen for it on tuning tasks, where it ran with several.
         trials: Finished rows on tuning tasks that only served a hyper-parameter search.
@@ -106,8 +109,22 @@ class Section:
         return [ALL, *tasks] if len(tasks) > 1 else tasks
 
     def title(self, split: str, task: str) -> str:
-        """A task in print."""
-        return f"Mean of {len(self.tasks(split))} {split} tasks" if task == ALL else task
+        """A task in print; one of a development family is marked."""
+        tasks, own = self.tasks(split), self.development
+        if task == ALL:
+            marked = len(own & {*tasks})
+            return f"Mean of {len(tasks)} {split} tasks" + f", {marked} of them development" * bool(marked)
+        return task + " (development)" * (task in own)
+
+    @property
+    def development(self) -> set[str]:
+        """The tasks of families that have prompted a decision of the design."""
+        return {*self.rows.loc[self.rows["development"], "task"]}
+
+    @property
+    def support(self) -> str:
+        """How many private rows support no claim, as a sentence; empty if every one does."""
+        return support(self.rows)
 
     @property
     def distances(self) -> "pd.Series[float]":
@@ -132,7 +149,21 @@ def load(store: Store) -> pd.DataFrame:
     options = [json.dumps({**shape, **cell.options}, sort_keys=True) for shape, cell in zip(shapes, cells, strict=True)]
     steps = [cell.base.sampling_steps for cell in cells]
     rows = rows.assign(epsilon=rows["epsilon"].astype(float), options=options, sampling_steps=steps)
-    return rows.fillna({"base_hash": ""})
+    rows = rows.fillna({"base_hash": "", "commit": ""}).astype({"private": bool, "development": bool})
+    codes = zip(rows["private"], rows["harness"], rows["commit"], strict=True)
+    return rows.assign(doubted=[bool(private and doubt(harness, commit)) for private, harness, commit in codes])
+
+
+def support(rows: pd.DataFrame) -> str:
+    """How many private rows of some that are finished support no claim, as a sentence; empty if every one does."""
+    private = rows[(rows["status"] == "done") & rows["private"]]
+    doubted = int(private["doubted"].sum())
+    return (
+        f"{doubted} of {len(private)} private rows come from code with known faults or of an unknown state; they are "
+        f"marked {DOUBT} and support no claim."
+        if doubted
+        else ""
+    )
 
 
 def sections(rows: pd.DataFrame) -> Iterator[Section]:
@@ -145,6 +176,7 @@ def sections(rows: pd.DataFrame) -> Iterator[Section]:
             own.append(group[group["embedding_dim"] == k])
             if tuned:
                 tuned_k[str(method)] = k
+                # The search for k is in this store, on tuning tasks; what is unknown of the options stays so.
                 own[-1] = own[-1].assign(selection=own[-1]["selection"].replace("fixed", "tuned_public"))
         rows_own_k = pd.concat(own)
         yield Section(
@@ -200,31 +232,36 @@ def _own_k(rows: pd.DataFrame) -> tuple[int, bool]:
 def per_seed(rows: pd.DataFrame, metrics: Iterable[str] = METRICS) -> pd.DataFrame:
     """Long frame of one value for each of ``metrics``, point and seed, with `REAL` as a series and `ALL` as a task."""
     real = rows.drop_duplicates(["split", "task", "seed"]).assign(
-        role="reference", method=REAL, variant="", embedding_dim=0, private=False, selection="non_private"
+        role="reference",
+        method=REAL,
+        variant="",
+        embedding_dim=0,
+        private=False,
+        selection="non_private",
+        doubted=False,
     )
     real = real.assign(epsilon=math.inf, fid=real["fid_floor"], kid=real["kid_floor"], denoising_loss=math.nan)
     keys = [*POINT, "seed"]
-    long = pd.concat([rows, real])[[*keys, *metrics]].melt(id_vars=keys, var_name="metric")
-    long = long.groupby([*keys, "metric"])["value"].mean().dropna().reset_index()
-    over_tasks = [
-        part.pivot(index=[key for key in [*keys, "metric"] if key != "task"], columns="task", values="value")
-        .dropna()
-        .mean(axis=1)
-        .rename("value")
-        .reset_index()
-        .assign(task=ALL)
-        for _, part in long.groupby("split")
-    ]
-    return pd.concat([*over_tasks, long], ignore_index=True)
+    known = [*keys, "doubted"]
+    long = pd.concat([rows, real])[[*known, *metrics]].melt(id_vars=known, var_name="metric").dropna(subset="value")
+    long = long.groupby([*keys, "metric"]).agg(value=("value", "mean"), doubted=("doubted", "any")).reset_index()
+    place = [key for key in [*keys, "metric"] if key != "task"]
+    over_tasks = []
+    for _, part in long.groupby("split"):
+        value = part.pivot(index=place, columns="task", values="value").dropna().mean(axis=1).rename("value")
+        whole = part.groupby(place)["doubted"].any().reindex(value.index)
+        over_tasks.append(pd.concat([value, whole], axis=1).reset_index().assign(task=ALL))
+    return pd.concat([*over_tasks, long], ignore_index=True).astype({"doubted": bool})
 
 
 def aggregate(values: pd.DataFrame) -> pd.DataFrame:
-    """One row for each metric and point: ``mean``, ``half``, ``low``, ``high`` and ``seeds``."""
-    groups = values.groupby(["metric", *POINT])["value"]
-    rows = [(*key, *interval(group)) for key, group in groups]
-    frame = pd.DataFrame(rows, columns=["metric", *POINT, "mean", "half", "seeds"])
+    """One row for each metric and point: ``mean``, ``half``, ``low``, ``high``, ``seeds`` and ``doubted``."""
+    groups = values.groupby(["metric", *POINT])
+    rows = [(*key, *interval(group["value"]), group["doubted"].any()) for key, group in groups]
+    frame = pd.DataFrame(rows, columns=["metric", *POINT, "mean", "half", "seeds", "doubted"])
     # A frame without rows would have no types, and ε would be no number.
-    frame = frame.astype({**values.dtypes[["metric", *POINT]], "mean": float, "half": float, "seeds": int})
+    kinds = {"mean": float, "half": float, "seeds": int, "doubted": bool}
+    frame = frame.astype({**values.dtypes[["metric", *POINT]], **kinds})
     frame["low"], frame["high"] = frame["mean"] - frame["half"], frame["mean"] + frame["half"]
     return frame
 
@@ -243,10 +280,10 @@ def at_every_epsilon(section: Section) -> pd.DataFrame:
 def noise_quantiles(section: Section) -> pd.DataFrame:
     """How far the draw of the privacy noise alone moves the Fréchet distance.
 
-    One row for each private task, series and ε with several draws: ``draws`` (of all seeds), ``mean``, the quantiles
-    ``q10``, ``q50``, ``q90`` and the ``worst``, of the distances after each seed's mean is moved to the common mean, so
-    that what differs between seeds does not enter; deviations from the mean of m draws are widened by √(m / (m − 1)),
-    since that mean has moved towards them.
+    One row for each private task, series and ε with several draws: ``draws`` (of all seeds), ``doubted``, ``mean``, the
+    quantiles ``q10``, ``q50``, ``q90`` and the ``worst``, of the distances after each seed's mean is moved to the
+    common mean, so that what differs between seeds does not enter; deviations from the mean of m draws are widened by
+    √(m / (m − 1)), since that mean has moved towards them.
     """
     rows = section.rows[(section.rows["split"] == "private") & np.isfinite(section.rows["epsilon"])]
     found = []
@@ -259,8 +296,9 @@ def noise_quantiles(section: Section) -> pd.DataFrame:
         own = several.groupby("seed")["fid"]
         size = own.transform("size")
         centred = (several["fid"] - own.transform("mean")) * np.sqrt(size / (size - 1)) + mean
-        found.append((*key, len(several), mean, *centred.quantile([0.1, 0.5, 0.9]), centred.max()))
-    return pd.DataFrame(found, columns=[*POINT, "draws", "mean", "q10", "q50", "q90", "worst"])
+        quantiles = centred.quantile([0.1, 0.5, 0.9])
+        found.append((*key, len(several), mean, *quantiles, centred.max(), group["doubted"].any()))
+    return pd.DataFrame(found, columns=[*POINT, "draws", "mean", "q10", "q50", "q90", "worst", "doubted"])
 
 
 def paired(first: pd.DataFrame, second: pd.DataFrame) -> Interval:
@@ -273,11 +311,13 @@ def best(values: pd.DataFrame) -> set[tuple[Any, ...]]:
     """The points (metric, then `POINT`) to print in bold: best private number of a column, and its ties.
 
     A column is one metric, task and finite ε of `at_every_epsilon`. A number is tied with the best when the 95%
-    interval of their difference, paired by seed, includes 0. Numbers without a privacy guarantee and numbers
-    of one seed are never bold.
+    interval of their difference, paired by seed, includes 0. Numbers without a privacy guarantee, with a row that
+    supports no claim behind them, of options that nobody knows how to have been chosen, or of one seed are never bold.
     """
     bold = set()
-    eligible = values[values["private"] & np.isfinite(values["epsilon"])]
+    doubted = values.groupby(["metric", *POINT])["doubted"].transform("any")
+    supported = values["private"] & ~doubted & (values["selection"] != "unknown")
+    eligible = values[supported & np.isfinite(values["epsilon"])]
     for _, column in eligible.groupby(["metric", "split", "task", "epsilon"]):
         points = {key: part for key, part in column.groupby(["metric", *POINT]) if len(part) > 1}
         if not points:

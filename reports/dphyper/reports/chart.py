@@ -12,6 +12,7 @@ import pandas as pd
 
 from dphyper.reports.aggregate import METRICS, Section, aggregate
 from dphyper.reports.style import digits, distance, epsilon, look, named, number, records
+from dphyper.reports.tables import marked
 
 SYMBOLS = {"o": "circle", "s": "square", "^": "triangle-up", "v": "triangle-down", "P": "cross", "D": "diamond"}
 DASHES = {"control": "dashdot", "floor": "dot", "ceiling": "dash", "reference": "solid"}
@@ -79,4 +80,5 @@ def _traces(points: pd.DataFrame, place: dict[float, float], ends: tuple[float, 
 
 def _hover(point: Any, decimals: int) -> str:
     budget = "no ε" if point.role != "method" else f"ε = {epsilon(point.epsilon)}"
-    return f"{point.series}<br>{budget}: {number(point.mean, point.half, decimals)}<br>seeds: {point.seeds}"
+    value = marked(number(point.mean, point.half, decimals), point.doubted)
+    return f"{point.series}<br>{budget}: {value}<br>seeds: {point.seeds}"

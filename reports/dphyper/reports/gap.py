@@ -15,7 +15,7 @@ import pandas as pd
 
 from dphyper.reports.aggregate import ALL, POINT, SERIES, Interval, Section, at_every_epsilon, paired, per_seed
 from dphyper.reports.style import digits, distance, epsilon, named, number, records
-from dphyper.reports.tables import Table, conditions, counts
+from dphyper.reports.tables import Table, conditions, counts, legend, marked
 from dphyper.reports.verdict import BETTER, WORSE, word
 
 FLOOR = "public_only"
@@ -28,7 +28,8 @@ def gap_closed(section: Section) -> pd.DataFrame:
     """One row for each metric of `MEASURES` and point that has a gap.
 
     Columns: ``metric``, those of `POINT`, ``closed``, ``half`` (NaN below two seeds), ``seeds`` (that z, c and the
-    method all have), ``zero`` (which method z is) and ``gap`` (z − c on these seeds, in units of the metric).
+    method all have), ``zero`` (which method z is), ``gap`` (z − c on these seeds, in units of the metric) and
+    ``doubted`` (of z or the method).
     """
     rows = []
     for _, place in _measured(section).groupby(["metric", "split", "task", "epsilon"]):
@@ -39,15 +40,16 @@ def gap_closed(section: Section) -> pd.DataFrame:
             gain: Interval = paired(zero, common)
             gap = paired(zero[zero["seed"].isin(common["seed"])], ceiling).mean
             if gap > 0:  # which it is not, either, where one of the three was not run
-                rows.append((*key, gain.mean / gap, gain.half / gap, gain.seeds, zero["method"].iloc[0], gap))
-    return pd.DataFrame(rows, columns=["metric", *POINT, "closed", "half", "seeds", "zero", "gap"])
+                doubted = bool(points["doubted"].any() or zero["doubted"].any())
+                rows.append((*key, gain.mean / gap, gain.half / gap, gain.seeds, zero["method"].iloc[0], gap, doubted))
+    return pd.DataFrame(rows, columns=["metric", *POINT, "closed", "half", "seeds", "zero", "gap", "doubted"])
 
 
 def gains(section: Section) -> pd.DataFrame:
     """Every method minus the public model, one row for each metric of `MEASURES` and point that both have a seed of.
 
-    Columns: ``metric``, those of `POINT`, ``difference`` (below 0 the method is better), ``half``, ``seeds`` and
-    ``verdict``.
+    Columns: ``metric``, those of `POINT`, ``difference`` (below 0 the method is better), ``half``, ``seeds``,
+    ``verdict`` and ``doubted`` (of the method or the public model).
     """
     rows = []
     for _, place in _measured(section).groupby(["metric", "split", "task", "epsilon"]):
@@ -56,8 +58,8 @@ def gains(section: Section) -> pd.DataFrame:
         for key, points in others.groupby(["metric", *POINT]):
             gap: Interval = paired(points, floor)
             if gap.seeds:
-                rows.append((*key, *gap, word(gap)))
-    return pd.DataFrame(rows, columns=["metric", *POINT, "difference", "half", "seeds", "verdict"])
+                rows.append((*key, *gap, word(gap), bool(points["doubted"].any() or floor["doubted"].any())))
+    return pd.DataFrame(rows, columns=["metric", *POINT, "difference", "half", "seeds", "verdict", "doubted"])
 
 
 def _measured(section: Section) -> pd.DataFrame:
@@ -126,6 +128,7 @@ def _table(section: Section, points: pd.DataFrame, caption: str, label: str) -> 
     measures = points["metric"].map(lambda metric: _measure(section, metric))
     points["Measure"] = measures.str[:1].str.upper() + measures.str[1:]
     points["Method"] = points["series"]
+    points["cell"] = [*map(marked, points["cell"], points["doubted"])]
     points["column"] = points["epsilon"].map(lambda value: f"ε = {epsilon(value)}")
     points["Seeds"] = points.groupby(["place", "metric", "series"])["seeds"].transform(counts)
     index = ["Task", "Measure", "Method", "Seeds"]
@@ -136,7 +139,7 @@ def _table(section: Section, points: pd.DataFrame, caption: str, label: str) -> 
     return Table(
         cells=cells,
         bold=pd.DataFrame(False, index=cells.index, columns=cells.columns),
-        caption=f"{caption} {conditions(section)}",
+        caption=f"{caption}{legend(points)} {conditions(section)}",
         label=label,
         environment="longtable",
     )

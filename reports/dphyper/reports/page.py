@@ -19,7 +19,7 @@ from dphyper.bench.errors import UserError
 from dphyper.bench.specs import content_hash
 from dphyper.bench.store import Store
 from dphyper.reports import figures, tables
-from dphyper.reports.aggregate import Section, aggregate, load, sections
+from dphyper.reports.aggregate import Section, aggregate, load, sections, support
 from dphyper.reports.chart import chart
 from dphyper.reports.gap import gain_table, gains, gap_closed, gap_table
 from dphyper.reports.samples import strips
@@ -55,6 +55,7 @@ def write_report(store: Store, out: Path) -> Path:
     page = template.render(
         sections=[_section(store, section, out) for section in sections(rows)],
         done=len(rows) - len(failed),
+        support=support(rows),
         failed=failed.to_dict("records"),
         sweeps=sorted(rows["sweep"].unique()),
         provenance=_provenance(rows),
@@ -127,6 +128,12 @@ def _notes(section: Section) -> list[str]:
     notes = [f"{look(method).label} is shown at k = {k}, chosen on tuning tasks." for method, k in chosen]
     if section.trials:
         notes.append(f"{section.trials} rows on tuning tasks only served a hyper-parameter search and are not shown.")
+    if section.development:
+        names = ", ".join(sorted(section.development))
+        notes.append(
+            f"Development: {names}. Results on these families have prompted decisions of the design, so that a method "
+            "may have been made to do well on them; the others are the test."
+        )
     return notes
 
 
@@ -198,7 +205,8 @@ def _tasks(section: Section) -> list[dict[str, Any]]:
     decimals = digits(section.distances)
     return [
         {
-            "task": task, "split": split, "family": part["family"].iloc[0], "distance": part["distance"].iloc[0],
+            "task": section.title(str(split), str(task)), "split": split, "family": part["family"].iloc[0],
+            "distance": part["distance"].iloc[0],
             "reference": tables.counts(part["num_reference"]),
             "shift": f"{part['public_shift'].mean():.{decimals}f}" if part["public_shift"].notna().any() else "–",
             "floor": f"{part.drop_duplicates('seed')['fid_floor'].mean():.{decimals}f}",
@@ -221,7 +229,8 @@ def _galleries(store: Store, section: Section, folder: Path) -> list[dict[str, A
                 for strip in shown
             ]
             link = _link(sheet.with_suffix(".png"))
-            found.append({"task": task, "split": split, "strips": samples, "link": link, "open": split == "private"})
+            title = section.title(split, task)
+            found.append({"task": title, "split": split, "strips": samples, "link": link, "open": split == "private"})
     return found
 
 

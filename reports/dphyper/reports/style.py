@@ -59,6 +59,7 @@ SELECTIONS = {
     "tuned_public": "tuned on public tasks",
     "tuned_private": "tuned privately, charged",
     "non_private": "non-private",
+    "unknown": "unknown",
 }
 DISTANCES = {"kid": "Kernel distance"}
 

@@ -15,14 +15,25 @@ import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from dphyper.reports.aggregate import POINT, ROLES, Section, aggregate, at_every_epsilon, best, noise_quantiles, paired
+from dphyper.reports.aggregate import (
+    DOUBT,
+    POINT,
+    ROLES,
+    Section,
+    aggregate,
+    at_every_epsilon,
+    best,
+    noise_quantiles,
+    paired,
+)
 from dphyper.reports.style import digits, distance, epsilon, named, number, records
 
 DAGGER = "†"
 LATEX = str.maketrans(
     {
         "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-        "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"\textpm{}", "†": r"\textdagger{}", "−": "$-$",
+        "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"\textpm{}", "†": r"\textdagger{}",
+        "‡": r"\textdaggerdbl{}", "−": "$-$",
         "ε": r"$\varepsilon$", "δ": r"$\delta$", "σ": r"$\sigma$", "∞": r"$\infty$",
     }
 )  # fmt: skip
@@ -101,13 +112,40 @@ def conditions(section: Section) -> str:
     )
 
 
+def marked(text: str, doubted: bool) -> str:
+    """A number in print, marked where rows that support no claim are behind it.
+
+    >>> marked("12.3 ± 0.4", True), marked("12.3 ± 0.4", False)
+    ('12.3 ± 0.4‡', '12.3 ± 0.4')
+    """
+    return text + DOUBT * bool(doubted)
+
+
+def legend(points: pd.DataFrame) -> str:
+    """What the marks among some points mean, in sentences for captions, each only where it is needed."""
+    doubted = (
+        f" {DOUBT}: from code with known faults or of an unknown state, supports no claim, never bold."
+        if points["doubted"].any()
+        else ""
+    )
+    unknown = (
+        " Unknown: how the hyper-parameters were chosen is not recorded; never bold."
+        if (points["selection"] == "unknown").any()
+        else ""
+    )
+    return doubted + unknown
+
+
 def results(section: Section, split: str, tasks: list[str], label: str) -> Table:
     """Methods (rows, in blocks of tasks when there are several) against ε (columns)."""
     values = at_every_epsilon(section)
     values = values[(values["metric"] == "fid") & (values["split"] == split) & values["task"].isin(tasks)]
     bold, points = best(values), named(aggregate(values))
     decimals = digits(section.distances)
-    points["cell"] = [number(row.mean, row.half, decimals) + DAGGER * (not row.private) for row in records(points)]
+    points["cell"] = [
+        marked(number(row.mean, row.half, decimals) + DAGGER * (not row.private), row.doubted)
+        for row in records(points)
+    ]
     points["bold"] = [key in bold for key in points[["metric", *POINT]].itertuples(index=False, name=None)]
     points["Method"] = points["name"] + np.where(points["private"], "", DAGGER)
     points["Task"] = [section.title(split, task) for task in points["task"]]
@@ -126,7 +164,8 @@ def results(section: Section, split: str, tasks: list[str], label: str) -> Table
             "n/a: one seed, no interval. Bold: the best private number of a column and those whose difference to it, "
             "paired by seed, has a 95% interval that includes 0, with no correction for many comparisons: with few "
             f"seeds, a method that scatters is tied too; numbers of one seed are never bold. {DAGGER}: no privacy "
-            f"guarantee, never bold. Methods that know no ε stand in every column. {conditions(section)}"
+            f"guarantee, never bold.{legend(points)} Methods that know no ε stand in every column. "
+            f"{conditions(section)}"
         ),
         label=label,
     )
@@ -154,6 +193,7 @@ def versus(section: Section, gaps: pd.DataFrame, split: str, label: str) -> Tabl
     shown = shown.sort_values("task", key=lambda task: task.map(tasks.index), kind="stable")
     decimals = digits(section.distances)
     several = shown["series"].nunique() > 1
+    aside = f" {DOUBT}: a side comes from code with known faults or of an unknown state." * bool(shown["doubted"].any())
     index = pd.MultiIndex.from_arrays(
         [
             [section.title(split, task) for task in shown["task"]],
@@ -165,7 +205,8 @@ def versus(section: Section, gaps: pd.DataFrame, split: str, label: str) -> Tabl
     cells = pd.DataFrame(
         {
             distance("fid", section.extractor): [
-                number(row.difference, row.half, decimals) if row.seeds else "–" for row in records(shown)
+                marked(number(row.difference, row.half, decimals), row.doubted) if row.seeds else "–"
+                for row in records(shown)
             ],
             "Seeds": shown["seeds"].astype(str).to_list(),
             "Verdict": shown["verdict"].to_list(),
@@ -178,7 +219,8 @@ def versus(section: Section, gaps: pd.DataFrame, split: str, label: str) -> Tabl
         caption=(
             f"{' and '.join(shown['series'].unique())} minus other methods, paired by seed: mean ± half of the 95% "
             "Student-t interval; below 0 the hypernetwork is better. "
-            "Better and worse: the interval excludes 0, with no correction for many comparisons. "
+            "Better and worse: the interval excludes 0, with no correction for many comparisons."
+            f"{aside} "
             f"{conditions(section)}"
         ),
         label=label,
@@ -199,7 +241,9 @@ def embedding_dims(section: Section, split: str, label: str) -> Table | None:
         for part in several if len(several) > 1 else []:
             gap, mean = paired(part, lead), f"{part['value'].mean():.{decimals}f}"
             cell = mean if part is lead else f"{mean} (+ {number(gap.mean, gap.half, decimals)})"
-            found.append({**part[POINT].iloc[0], "cell": cell, "bold": gap.seeds > 1 and gap.sign <= 0})
+            doubted, own = bool(part["doubted"].any()), part[POINT].iloc[0]
+            bold = gap.seeds > 1 and gap.sign <= 0 and not doubted and own["selection"] != "unknown"
+            found.append({**own, "cell": marked(cell, doubted), "bold": bold, "doubted": doubted})
     if not found:
         return None
     points = named(pd.DataFrame(found))
@@ -217,8 +261,8 @@ def embedding_dims(section: Section, split: str, label: str) -> Table | None:
             "seeds, and how far it lies above the lowest of its method at the same ε, paired by seed, ± half of the "
             "95% Student-t interval; n/a: one seed, no interval. Bold: the lowest and those whose difference to it has "
             "an interval that includes 0, with no correction for many comparisons or for the lowest having been "
-            "picked; numbers of one seed are never bold. Private results show the best k and never choose it. "
-            f"{conditions(section)}"
+            "picked; numbers of one seed are never bold. Private results show the best k and never choose it."
+            f"{legend(points)} {conditions(section)}"
         ),
         label=label,
         environment="longtable",
@@ -240,6 +284,7 @@ def noise_draws(section: Section, label: str) -> Table | None:
     cells = pd.DataFrame(
         {title: [f"{value:.{decimals}f}" for value in found[column]] for column, title in titles.items()}, index=index
     )
+    cells["Mean"] = [*map(marked, cells["Mean"], found["doubted"])]
     cells["Draws"] = found["draws"].astype(str).to_list()
     return Table(
         cells=cells,
@@ -247,8 +292,8 @@ def noise_draws(section: Section, label: str) -> Table | None:
         caption=(
             f"{distance('fid', section.extractor)} over draws of the privacy noise, on the same private records: "
             "quantiles of all draws after each seed's mean was moved to the common mean and deviations from the mean "
-            "of m draws were widened by √(m / (m − 1)). A method that releases once stakes everything on one draw. "
-            f"{conditions(section)}"
+            "of m draws were widened by √(m / (m − 1)). A method that releases once stakes everything on one draw."
+            f"{legend(found)} {conditions(section)}"
         ),
         label=label,
         environment="longtable",

@@ -47,7 +47,8 @@ def differences(section: Section) -> pd.DataFrame:
 
     Rivals are `RIVALS` and every other private method of the section. Columns: ``metric``, ``split``, ``task``,
     ``epsilon``, ``series``, ``rival``, ``rival_method``, ``difference``, ``half``, ``low``, ``high``, ``seeds`` (that
-    both have) and ``verdict``. A rival that was not run has its rows, with the verdict `NOT_RUN`.
+    both have), ``verdict`` and ``doubted`` (of one of them). A rival that was not run has its rows, with the verdict
+    `NOT_RUN`.
     """
     values = named(at_every_epsilon(section))
     values = values[np.isfinite(values["epsilon"])]
@@ -60,10 +61,12 @@ def differences(section: Section) -> pd.DataFrame:
         for rival in theirs["series"].unique() if len(theirs) else [look(method).label]:
             points = dict(iter(theirs[theirs["series"] == rival].groupby(place)))
             for key, mine in own.groupby([*place, "series"], sort=False):
-                gap = paired(mine, points.get(key[:-1], theirs.head(0)))
-                rows.append((*key, rival, method, *gap, gap.mean - gap.half, gap.mean + gap.half, word(gap)))
-    names = [*place, "series", "rival", "rival_method", "difference", "half", "seeds", "low", "high", "verdict"]
-    return pd.DataFrame(rows, columns=names)
+                other = points.get(key[:-1], theirs.head(0))
+                gap, doubted = paired(mine, other), bool(mine["doubted"].any() or other["doubted"].any())
+                rows.append((*key, rival, method, *gap, gap.mean - gap.half, gap.mean + gap.half, word(gap), doubted))
+    numbers = ["difference", "half", "seeds", "low", "high"]
+    names = [*place, "series", "rival", "rival_method", *numbers, "verdict", "doubted"]
+    return pd.DataFrame(rows, columns=names).astype({"doubted": bool})
 
 
 def verdict(section: Section, gaps: pd.DataFrame) -> list[Paragraph]:
@@ -73,14 +76,19 @@ def verdict(section: Section, gaps: pd.DataFrame) -> list[Paragraph]:
     private, tuning = (
         gaps[(gaps["split"] == split) & gaps["task"].isin(section.shown(split))] for split in ("private", "tuning")
     )
+    doubted = [Line("bad", section.support)] if section.support else []
     told = (
         [
-            Paragraph("In short", _in_short(private)),
+            Paragraph("In short", [*doubted, *_in_short(private)]),
             Paragraph("Where the hypernetwork loses", _losses(section, private)),
             Paragraph("Task by task", _by_task(section, private)),
         ]
         if len(private)
-        else [Paragraph("In short", [Line("missing", "The hypernetwork has no finished row on a private task.")])]
+        else [
+            Paragraph(
+                "In short", [*doubted, Line("missing", "The hypernetwork has no finished row on a private task.")]
+            )
+        ]
     )
     return [
         *told,

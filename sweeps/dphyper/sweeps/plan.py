@@ -25,6 +25,9 @@ class Sweep:
         wandb: ``auto`` (online when logged in, else offline), ``online``, ``offline`` or ``off``.
         performance: Knobs that change speed only.
         cell: Keys that all cells share, as in ``dphyper run``.
+        searches: Recorded searches that the options come from: each a store's folder or its ``rows.parquet``, with rows
+            on tuning tasks alone and several settings of a method. Other options than the defaults that none of them
+            ran are labelled unknown.
         options: Hyper-parameters by method; an axis such as ``options.steps`` of the grid wins over them.
         grid: One or several cross products; each maps keys of a cell (dotted where nested) to lists of values.
     """
@@ -35,6 +38,7 @@ class Sweep:
     wandb: WandbMode = "auto"
     performance: Performance = field(default_factory=Performance)
     cell: dict[str, Any] = field(default_factory=dict)
+    searches: list[str] = field(default_factory=list)
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

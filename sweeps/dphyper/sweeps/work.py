@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from dphyper.bench.errors import UserError
 from dphyper.bench.labels import distance_label
 from dphyper.bench.runner import Runner
+from dphyper.bench.searches import RecordedSearch
 from dphyper.bench.specs import Cell, Performance
 from dphyper.bench.store import Row, Store
 from dphyper.bench.tracking import Tracking
@@ -46,17 +47,19 @@ def run_sweep(sweep: Sweep, cells: list[Cell]) -> int:
         KeyboardInterrupt: The user stopped it; finished cells are kept.
     """
     store = Store(sweep.store_path)
+    store.require_current()
+    searches = [RecordedSearch.read(path) for path in sweep.searches]
     console = Console(highlight=False)
     missing = [cell for cell in cells if store.status(cell.id) != "done"]
     console.print(f"sweep {sweep.name}: {len(cells)} cells, {len(cells) - len(missing)} done, into {store.root}")
     if missing:
         tracking = Tracking(sweep.wandb, store.root, sweep.name)
-        runner = Runner(store, sweep.performance, tracking, sweep.name)
+        runner = Runner(store, sweep.performance, tracking, sweep.name, searches)
         runner.check(missing)
         runner.prepare(missing)
         queue = Queue(store, sweep.name, cells)
         queue.fill(missing)
-        with _workers(sweep, cells, min(sweep.performance.workers, len(missing))) as workers:
+        with _workers(sweep, cells, searches, min(sweep.performance.workers, len(missing))) as workers:
             _follow(workers, store, missing, console)
         tracking.table(store)
         store.export()
@@ -66,12 +69,15 @@ def run_sweep(sweep: Sweep, cells: list[Cell]) -> int:
 
 
 @contextmanager
-def _workers(sweep: Sweep, cells: list[Cell], count: int) -> Iterator[list[multiprocessing.process.BaseProcess]]:
+def _workers(
+    sweep: Sweep, cells: list[Cell], searches: list[RecordedSearch], count: int
+) -> Iterator[list[multiprocessing.process.BaseProcess]]:
     """So many worker processes for a plan of cells, ended with the block."""
     context = multiprocessing.get_context("spawn")
     threads = sweep.performance.threads or max((os.cpu_count() or 1) // count, 1)
     plain = [cell.to_dict() for cell in cells]
-    arguments = (sweep.name, sweep.store_path, sweep.wandb, vars(sweep.performance) | {"threads": threads}, plain)
+    performance = vars(sweep.performance) | {"threads": threads}
+    arguments = (sweep.name, sweep.store_path, sweep.wandb, performance, plain, searches)
     workers: list[multiprocessing.process.BaseProcess] = []
     # The OpenMP runtime reads this when the child loads it; spinning threads would fight over the cores.
     before = os.environ.get("OMP_NUM_THREADS")
@@ -133,12 +139,17 @@ def describe(cell: Cell, row: Row) -> str:
         where += f", draw {cell.noise_draw}"
     if row["status"] == "failed":
         return f"{where}, seed {cell.seed}: FAILED, {row['error']}"
-    seconds = row.get("seconds_adapt", 0.0) + row["seconds_evaluate"]
-    return f"{where}, seed {cell.seed}: {distance_label(row['extractor'])} {row['fid']:.1f} in {seconds:.0f} s"
+    took = f" in {row['seconds_adapt'] + row['seconds_evaluate']:.0f} s" if "seconds_adapt" in row else ""
+    return f"{where}, seed {cell.seed}: {distance_label(row['extractor'])} {row['fid']:.1f}{took}"
 
 
 def _work(
-    name: str, store_path: str, wandb: Any, performance: Mapping[str, Any], plain: list[Mapping[str, Any]]
+    name: str,
+    store_path: str,
+    wandb: Any,
+    performance: Mapping[str, Any],
+    plain: list[Mapping[str, Any]],
+    searches: list[RecordedSearch],
 ) -> None:
     """A worker: pull cells until none waits, or the sweep is gone that would say what was done."""
     parent = multiprocessing.parent_process()
@@ -147,7 +158,7 @@ def _work(
     plan = [*map(Cell.from_dict, plain)]
     queue = Queue(store, name, plan)
     cells = {cell.id: cell for cell in plan}
-    runner = Runner(store, Performance(**performance), Tracking(wandb, store.root, name), name)
+    runner = Runner(store, Performance(**performance), Tracking(wandb, store.root, name), name, searches)
     try:
         while parent.is_alive() and (taken := queue.take()):
             trial, cell_id = taken

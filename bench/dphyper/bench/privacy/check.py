@@ -1,21 +1,28 @@
 """Whether a result store deserves belief: every claim in it is derived again from its ledgers.
 
-`check_store` looks at each finished cell alone (does ε follow from the ledger, by both accountants; do ledger, spec
-and row agree; was the noise secret) and at the store as a whole (one protocol, one relation, no private number
-that beats the non-private ceiling beyond chance). It reads the store only and imports no torch of its own. It
-cannot see a private record that never passed the ledger; the contract suite and the audits look for that.
+`check_store` looks at each cell alone and at the store as a whole. Alone: does ε follow from the ledger, by both
+accountants; does the ledger hold every release that the method declares, and no other; do ledger, spec and row agree;
+was the noise secret; was the run repeated; was its code sound. Together: one protocol, one relation, one setting of a
+method on a private task, what failed cells released, and no private number that beats the non-private ceiling beyond
+chance. It reads the store only. It cannot see a private record that never passed the ledger; the contract suite and
+the audits look for that.
 """
 
+import functools
 import json
 import math
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from scipy.stats import ttest_ind
 
+from dphyper.bench.catalog import METHODS
 from dphyper.bench.errors import PrivacyError, UserError
+from dphyper.bench.labels import doubt
 from dphyper.bench.privacy.accounting import epsilon_of
+from dphyper.bench.privacy.budget import Budget, Relation
 from dphyper.bench.privacy.ledger import Ledger, event_from_json, event_json, mechanism_json
 from dphyper.bench.privacy.mechanisms import Mechanism
 from dphyper.bench.specs import Cell
@@ -23,6 +30,7 @@ from dphyper.bench.store import Store
 
 # Chance of one false finding of a private number beyond the ceiling in a whole store.
 SIGNIFICANCE = 0.01
+Declared = Callable[[str, str, Budget], tuple[Mechanism, ...]]
 
 
 def check_store(store: Store) -> list[str]:
@@ -33,24 +41,54 @@ def check_store(store: Store) -> list[str]:
     """
     rows = store.rows()
     done = rows[rows["status"] == "done"]
+    declared = functools.cache(_declared)
     findings = [
         f"cell {row['cell']} ({row['method']}, ε = {row['epsilon']:g}): {finding}"
         for row in done.to_dict("records")
-        for finding in _check_cell(store, row)
+        for finding in _check_cell(store, row, declared)
     ]
-    return findings + list(_check_whole(done))
+    failed = _check_failed(store, rows[rows["status"] == "failed"])
+    return [
+        *findings,
+        *_check_folders(store, {*done["cell"]}),
+        *failed,
+        *_check_settings(store, done),
+        *_check_whole(done),
+    ]
 
 
-def _check_cell(store: Store, row: Mapping[Hashable, Any]) -> Iterator[str]:
+def _declared(method: str, options: str, budget: Budget) -> tuple[Mechanism, ...]:
+    """The releases that a method declares for options in JSON.
+
+    Raises:
+        UserError: It is not installed, or declares nothing for them.
+    """
+    if method not in METHODS:
+        raise UserError("its method is not installed here, so that it cannot be told whether its ledger is complete")
+    try:
+        kind = METHODS[method]
+        declared: tuple[Mechanism, ...] = kind.mechanisms(budget, kind.options_type.parse(method, json.loads(options)))
+    except Exception as error:  # of whatever kind: the code may be anyone's
+        first, *_ = str(error).splitlines() or [""]
+        raise UserError(
+            f"what its method declares cannot be built from its spec ({type(error).__name__}: {first}), so that it "
+            "cannot be told whether its ledger is complete"
+        ) from error
+    return declared
+
+
+def _check_cell(store: Store, row: Mapping[Hashable, Any], declared: Declared) -> Iterator[str]:
     cell = store.cell(row["cell"])
     if cell.id != row["cell"]:
         yield f"its spec has the id {cell.id}: the spec was changed after the run"
     for name in ("epsilon", "delta", "relation", "n", "seed", "method", "task"):
         if row[name] != getattr(cell, name):
             yield f"{name} is {row[name]} in the row and {getattr(cell, name)} in the spec"
-    path = store.directory(row["cell"]) / "ledger.json"
+    folder = store.directory(row["cell"])
+    yield from _check_history(row, folder)
+    path = folder / "ledger.json"
     if not path.exists():
-        yield "it has no ledger.json"
+        yield "it has no ledger.json, so that nothing can be claimed for it"
         return
     plain = json.loads(path.read_text())
     try:
@@ -73,6 +111,30 @@ def _check_cell(store: Store, row: Mapping[Hashable, Any]) -> Iterator[str]:
     if row["private"]:
         yield from _check_claim(row["selection"], ledger, spent)
     yield from _check_ledger(cell, ledger, plain)
+    try:
+        releases = declared(cell.method, json.dumps(cell.options, sort_keys=True), ledger.budget)
+    except UserError as error:
+        yield str(error)
+    else:
+        yield from ledger.differences(releases)
+
+
+def _check_history(row: Mapping[Hashable, Any], folder: Path) -> Iterator[str]:
+    """How the row came to be: by which code, on whose records, at the first attempt or not."""
+    if row["private"]:
+        if reason := doubt(row["harness"], _text(row.get("commit"))):
+            yield reason
+        if row["split"] == "public":
+            yield "marked private, but its task is public: the base model and the public phase saw its records"
+    interrupted = folder / "ledger.interrupted.json"
+    if interrupted.exists():
+        roles = [f"'{line['role']}'" for line in json.loads(interrupted.read_text())["charges"]]
+        yield f"it was interrupted and drawn again: {', '.join(roles)}"
+
+
+def _text(value: Any) -> str:
+    """A text of a row; pandas has NaN where there is none."""
+    return value if isinstance(value, str) else ""
 
 
 def _check_claim(selection: str, ledger: Ledger, spent: float) -> Iterator[str]:
@@ -92,6 +154,12 @@ def _check_ledger(cell: Cell, ledger: Ledger, plain: dict[str, Any]) -> Iterator
         yield f"its ledger is of {budget}, its spec of ε = {cell.epsilon:g}, δ = {cell.delta:g}, {cell.relation}"
     if ledger.charges and ledger.n != cell.n:
         yield f"n = {ledger.n} in the ledger and {cell.n} in the spec"
+    attempts = {charge.attempt for charge in ledger.charges} - {0}
+    if attempts:
+        yield (
+            f"{len(attempts)} attempt{'s' * (len(attempts) > 1)} at it failed after a release: all together spent "
+            f"ε = {ledger.spent():.6g}"
+        )
     for charge, line in zip(ledger.charges, plain["charges"], strict=True):
         mechanism, role = charge.mechanism, f"role '{charge.role}'"
         if not charge.complete:
@@ -117,6 +185,54 @@ def _check_options(cell: Cell, charged: list[Mechanism]) -> Iterator[str]:
         if name in cell.options and values and cell.options[name] not in values:
             shown = ", ".join(map(str, values))
             yield f"{name} = {shown} in its ledger, its spec {cell.options[name]}"
+
+
+def _check_folders(store: Store, done: set[str]) -> Iterator[str]:
+    """Parameters without a ledger, wherever they lie; of done cells that is said already."""
+    for theta in sorted(store.root.glob("cells/*/theta.safetensors")):
+        if theta.parent.name not in done and not (theta.parent / "ledger.json").exists():
+            yield f"cell {theta.parent.name}: it has parameters and no ledger.json: nothing can be claimed for them"
+
+
+def _check_failed(store: Store, failed: pd.DataFrame) -> Iterator[str]:
+    """Failed cells that had released something: whoever tries until a cell succeeds pays for all tries."""
+    keys = ["method", "task", "n", "delta", "relation"]
+    for key, rows in failed.groupby(keys):
+        method, task, n, delta, relation = map(str, key)
+        paths = [store.directory(cell) / "ledger.json" for cell in rows["cell"]]
+        ledgers = [json.loads(path.read_text()) for path in paths if path.exists()]
+        charged = [ledger["charges"] for ledger in ledgers if ledger.get("charges")]
+        if not charged:
+            continue
+        try:
+            events = [event_from_json(line["event"]) for charges in charged for line in charges]
+            spent = f"ε = {epsilon_of(events, float(delta), Relation(relation)):.6g} at δ = {float(delta):g}"
+        except (PrivacyError, UserError, LookupError, TypeError, ValueError, AttributeError) as error:
+            spent = f"an ε that cannot be derived ({type(error).__name__}: {error})"
+        cells = f"{len(charged)} failed cell{'s' * (len(charged) > 1)}"
+        yield (
+            f"{method} on {task} (n = {n}): {cells} failed after a release and count as attempts; together they spent "
+            f"{spent}"
+        )
+
+
+def _check_settings(store: Store, done: pd.DataFrame) -> Iterator[str]:
+    """Several settings of one method on one private task: to show one of them is a choice on private results."""
+    rows = done[(done["split"] == "private") & (done["role"] == "method")]
+    rows = rows.assign(options=[json.dumps(store.cell(cell).options, sort_keys=True) for cell in rows["cell"]])
+    keys = ["collection", "task", "method", "epsilon", "n", "embedding_dim"]
+    for (_, task, method, epsilon, n, k), group in rows.groupby(keys):
+        settings = [json.loads(options) for options in group["options"].unique()]
+        if len(settings) < 2:
+            continue
+        names = sorted({name for options in settings for name in options})
+        told = [name for name in names if len({str(options.get(name)) for options in settings}) > 1]
+        shown = "; ".join(", ".join(f"{name} = {options.get(name)}" for name in told) for options in settings)
+        where = f"n = {n}, k = {k}" if k else f"n = {n}"
+        yield (
+            f"{method} at ε = {epsilon:g} on {task} ({where}): {len(settings)} settings ran on this private task "
+            f"({shown}); to choose among them by their results is a use of private records that is not accounted for"
+        )
 
 
 def _check_whole(done: pd.DataFrame) -> Iterator[str]:

@@ -191,8 +191,8 @@ class PrivateData:
         """Run trials and return what the best of the first K returned, K being random and secret.
 
         Args:
-            trial: Called `BestOfTrials.most_trials` times, whatever K is, each time with a door to the same records that
-                permits the mechanism's releases once each, and with a fresh secret generator. It draws its
+            trial: Called `BestOfTrials.most_trials` times, whatever K is, each time with a door to the same records
+                that permits the mechanism's releases once each, and with a fresh secret generator. It draws its
                 hyper-parameters from that generator and returns its result and its score, both functions of its
                 releases, its generator and public values only: no state may pass from one trial to the next or out of
                 them.

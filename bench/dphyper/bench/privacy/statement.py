@@ -7,6 +7,7 @@ for.
 
 import math
 
+from dphyper.bench.labels import SELECTIONS
 from dphyper.bench.privacy.budget import Relation
 from dphyper.bench.privacy.ledger import Charge, Ledger
 from dphyper.bench.privacy.mechanisms import BestOfTrials, GaussianMechanism, NoisyHistogram, OneShotMean
@@ -17,18 +18,17 @@ _RELATIONS = {
     Relation.ZERO_OUT: "differ by one record being replaced with a null record (the number of records is public)",
     Relation.REPLACE_ONE: "differ by the replacement of one record (the number of records is public)",
 }
-SELECTIONS = {
-    "fixed": "All hyper-parameters were fixed in advance, at no privacy cost.",
-    "tuned_public": "Hyper-parameters were chosen on public tasks held out for tuning, at no privacy cost.",
-    "tuned_private": "Hyper-parameters were chosen on the private records, each trial drawing its own at random.",
-    "non_private": "Hyper-parameters were chosen on the private records, at a cost that is not accounted for.",
-}
-# What a table shows of a private family besides the released parameters; the benchmark's, and not the method's, leak.
+# What a store shows of a private family besides the released parameters; the benchmark's, and not the method's, leak.
 _BESIDES = (
     "The guarantee is that of this one run: other runs on the same records add to it. It does not cover what judges "
-    "the run: distances, losses, shifts and the sheet of reference images come from held-out records of the same "
-    "family, whose data have a published hash, and running times are told."
+    "the run: distances, losses and shifts come from held-out records of the same family{sheet}. {times} A hash of the "
+    "family's data stands in the row, under a key that the store keeps."
 )
+_SHEET = ", and so does the sheet of reference images, which is shown"
+_TIMES = {
+    False: "Nor does it cover the running times, which are told.",
+    True: "The row does not tell how long the run took.",
+}
 _LAWS = {0.0: "logarithmic", 1.0: "geometric", math.inf: "Poisson"}
 _NOISE = {
     "rounded": "What is released is rounded to a grid that the noise covers; the noise is an exact Gaussian from the "
@@ -39,15 +39,18 @@ _NOISE = {
 }
 
 
-def privacy_statement(cell: Cell, ledger: Ledger, selection: str, public_data: str) -> str:
+def privacy_statement(
+    cell: Cell, ledger: Ledger, selection: str, public_data: str, *, reference_shown: bool = False
+) -> str:
     """Unit, relation, ε, δ, mechanism, noise, what was public, and how hyper-parameters were chosen.
 
     Args:
         cell: The cell that the ledger belongs to.
         ledger: Of the finished run.
-        selection: ``fixed``, ``tuned_public``, ``tuned_private`` or ``non_private``. Trials on the private records
-            count as charged only if the ledger holds a `BestOfTrials`.
+        selection: A key of `labels.SELECTIONS`. Trials on the private records count as charged only if the ledger holds
+            a `BestOfTrials`.
         public_data: What the public stages were trained on, as a noun phrase.
+        reference_shown: Whether a sheet of held-out images of the family stands beside the generated ones.
 
     Returns:
         One paragraph, which ends with what the guarantee leaves out. Without a guarantee (ε = ∞, reproducible noise,
@@ -60,8 +63,9 @@ def privacy_statement(cell: Cell, ledger: Ledger, selection: str, public_data: s
         "and the expected batch size." if relation is Relation.ADD_OR_REMOVE_ONE else f"and n = {cell.n}."
     )
     chosen = SELECTIONS[selection]
+    besides = _BESIDES.format(sheet=_SHEET * reference_shown, times=_TIMES[ledger.has_selection])
     if not ledger.charges:
-        return f"The output depends on no private record (ε = 0). {public} {chosen} {_BESIDES}"
+        return f"The output depends on no private record (ε = 0). {public} {chosen} {besides}"
     used = " ".join(_describe(charge, ledger) for charge in ledger.charges)
     why = ""
     if math.isinf(spent):
@@ -81,15 +85,17 @@ def privacy_statement(cell: Cell, ledger: Ledger, selection: str, public_data: s
         f"The output is (ε = {spent:.3g}, δ = {ledger.budget.delta:g})-differentially private with respect to one "
         f"record: two data sets are neighbours if they {_RELATIONS[relation]}. {used} "
         f"Accounting: {accounting}, confirmed by a second accountant. "
-        f"{_NOISE[(ledger.noise or {})['sampler']]} {public} {chosen} {_BESIDES}"
+        f"{_NOISE[(ledger.noise or {})['sampler']]} {public} {chosen} {besides}"
     )
 
 
 def _describe(charge: Charge, ledger: Ledger) -> str:
     mechanism, relation = charge.mechanism, ledger.budget.relation
-    if isinstance(mechanism, GaussianMechanism):
-        return f"Released ({charge.role}): {_release(mechanism, relation)}."
-    return f"Released ({charge.role}): {_selection(mechanism, relation)}."
+    when = f", in failed attempt {charge.attempt}" * bool(charge.attempt)
+    told = (
+        _release(mechanism, relation) if isinstance(mechanism, GaussianMechanism) else _selection(mechanism, relation)
+    )
+    return f"Released ({charge.role}{when}): {told}."
 
 
 def _selection(mechanism: BestOfTrials, relation: Relation) -> str:

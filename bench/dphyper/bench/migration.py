@@ -1,0 +1,204 @@
+"""Rows of the former schema, brought to the present one: the only place that knows how a store used to look.
+
+A store in a folder is rewritten in place (`migrate_store`), a ``rows.parquet`` as a file (`migrate_file`), and
+`Store.merge` takes old files through `migrated_frame`. What was measured stays as it is. Ids change, since a spec has
+new keys, and labels of options are derived again. What should not have been written goes: outputs of the sampler whose
+noise showed all its bits, running times of private selections, and hashes of private data without a key. To take an
+output out mends this copy; it does not mend earlier copies, nor the parameters and samples that follow from it.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dphyper.bench.catalog import METHODS
+from dphyper.bench.errors import UserError
+from dphyper.bench.labels import SELECTIONS
+from dphyper.bench.searches import RecordedSearch, selection_of
+from dphyper.bench.specs import Cell, content_hash
+from dphyper.bench.store import FORMER_SCHEMA, SCHEMA, Store, read_parquet, whole_file, write_json
+
+_LEDGER_SCHEMA, _FORMER_LEDGER_SCHEMA = 2, 1
+_NEW_DATA: Mapping[str, Any] = {"development": [], "show_reference": False}
+_TIMES = ("seconds_adapt", "seconds_evaluate")
+
+
+def migrate_file(path: Path, searches: Iterable[RecordedSearch]) -> "Counter[str]":
+    """Rewrite a ``rows.parquet``, whole or not at all; see `migrated_frame`.
+
+    Raises:
+        UserError: It is no such file, or of an unknown schema.
+    """
+    frame, counts = migrated_frame(read_parquet(path), searches)
+    if counts:
+        with whole_file(path) as temporary:
+            frame.to_parquet(temporary, index=False)
+    return counts
+
+
+def migrate_store(store: Store, searches: Iterable[RecordedSearch]) -> "Counter[str]":
+    """Rewrite a store in place; a run that was stopped is gone on with by running it again.
+
+    In each cell the folder gets its new name first, and the row is rewritten last. Folders of runs that ended without a
+    row stay as they are and are never met again.
+
+    Returns:
+        What was done, in words, with counts; empty if there was nothing to do.
+
+    Raises:
+        UserError: The store has no row, a spec that was edited, or two cells that the new schema cannot tell apart;
+            nothing is changed then.
+    """
+    searches = tuple(searches)
+    rows = sorted(store.root.glob("cells/*/row.json"))
+    folders = {path.parent: json.loads((path.parent / "cell.json").read_text()) for path in rows}
+    if not folders:
+        raise UserError(f"store '{store.root}' has no row: name a store's folder or a rows.parquet")
+    ids: dict[str, Path] = {}
+    for folder, spec in folders.items():
+        _require_own(spec, json.loads((folder / "row.json").read_text())["cell"])
+        other = ids.setdefault(Cell.from_dict(_spec(spec)).id, folder)
+        if other != folder:
+            raise UserError(
+                f"cells {other.name} and {folder.name} of '{store.root}' differ in the sampler of the noise alone, "
+                "which is no choice any more: move one of the two folders away"
+            )
+    counts: Counter[str] = Counter()
+    for new, folder in ids.items():
+        target = store.directory(new)
+        if folder != target:
+            folder.rename(target)
+        counts += _migrate_cell(target, searches)
+    bare = {path for path in store.root.glob("cells/*") if path.is_dir()} - {store.directory(new) for new in ids}
+    if counts and (store.root / "rows.parquet").exists():
+        store.export()
+    if counts and bare:
+        counts["folders of runs that ended without a row, left as they are"] = len(bare)
+    return counts
+
+
+def _migrate_cell(folder: Path, searches: Iterable[RecordedSearch]) -> "Counter[str]":
+    """Rewrite the files of a cell, each only if it is old, the row last."""
+    spec, row, ledger = (
+        json.loads(path.read_text()) if (path := folder / name).exists() else {}
+        for name in ("cell.json", "row.json", "ledger.json")
+    )
+    if row.get("schema") != FORMER_SCHEMA:
+        return Counter()
+    new_row, new_spec, new_ledger, counts = _migrated(row, spec, ledger, searches)
+    if ledger:
+        write_json(folder / "ledger.json", new_ledger)
+    interrupted = folder / "ledger.interrupted.json"
+    if interrupted.exists():
+        write_json(interrupted, _ledger(json.loads(interrupted.read_text())))
+    write_json(folder / "cell.json", new_spec)
+    write_json(folder / "row.json", new_row)
+    return counts
+
+
+def migrated_frame(frame: pd.DataFrame, searches: Iterable[RecordedSearch]) -> tuple[pd.DataFrame, "Counter[str]"]:
+    """All rows of a `read_parquet` frame in the present schema, and what was done, in words, with counts.
+
+    Args:
+        frame: Rows of the former or the present schema; those of the present are left alone.
+        searches: Recorded searches that options other than the defaults may come from.
+
+    Raises:
+        UserError: A row of another schema, or with a spec that was edited.
+    """
+    searches, counts, found = tuple(searches), Counter[str](), []
+    for values in frame.to_dict("records"):
+        row = {str(key): value for key, value in values.items() if not pd.isna(value)}
+        spec, ledger = json.loads(row.pop("spec")), json.loads(row.pop("ledger"))
+        if row["schema"] not in (FORMER_SCHEMA, SCHEMA):
+            raise UserError(f"rows of schema {row['schema']}: this version reads {FORMER_SCHEMA} and {SCHEMA}")
+        if row["schema"] == FORMER_SCHEMA:
+            _require_own(spec, row["cell"])
+            row, spec, ledger, done = _migrated(row, spec, ledger, searches)
+            counts += done
+        texts = {
+            name: json.dumps(value, indent=1, sort_keys=True) for name, value in (("spec", spec), ("ledger", ledger))
+        }
+        found.append({**row, **texts})
+    names = {name for row in found for name in row} - {"spec", "ledger"}
+    kept = [column for column in frame.columns if column in names]
+    columns = [*kept, *sorted(names - {*kept}), "spec", "ledger"]
+    return pd.DataFrame(found, columns=columns), counts
+
+
+def _migrated(
+    row: Mapping[str, Any], spec: Mapping[str, Any], ledger: Mapping[str, Any], searches: Iterable[RecordedSearch]
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], "Counter[str]"]:
+    """Row, spec and ledger in the present schema, and what was done."""
+    spec, new_ledger = _spec(spec), _ledger(ledger)
+    selection, search = _selection(row, spec, searches)
+    new_row = {
+        **row,
+        "schema": SCHEMA,
+        "cell": Cell.from_dict(spec).id,
+        "development": False,
+        "selection": selection,
+        "search": search,
+        "harness": json.loads(row.get("versions", "{}")).get("dphyper", ""),
+    }
+    new_row.pop("provenance", None)
+    if "statement" in row:
+        new_row["statement"] = row["statement"].replace(SELECTIONS[row["selection"]], SELECTIONS[selection])
+    charges = new_ledger.get("charges", [])
+    counts = Counter({"rows migrated": 1})
+    taken = sum(charge.get("output") is not None for charge in ledger.get("charges", []))
+    if taken and all(charge["output"] is None for charge in charges):
+        counts[
+            f"{'private rows' if row['private'] else 'rows without privacy'} with their released outputs taken out"
+        ] = 1
+    if any(charge["mechanism"]["kind"] == "BestOfTrials" for charge in charges):
+        counts["rows of a private selection without their running times now"] = 1
+        new_row = {name: value for name, value in new_row.items() if name not in _TIMES}
+    if selection != row["selection"]:
+        counts[f"rows of {row['method']} labelled {selection} in place of {row['selection']}"] = 1
+    return new_row, dict(spec), new_ledger, counts
+
+
+def _selection(row: Mapping[str, Any], spec: Mapping[str, Any], searches: Iterable[RecordedSearch]) -> tuple[str, str]:
+    """The label of a row's options, derived again, as far as its method is known here."""
+    if row["method"] not in METHODS:
+        return (row["selection"] if row["selection"] in ("non_private", "tuned_private") else "unknown"), ""
+    kind = METHODS[row["method"]]
+    return selection_of(kind, row["method"], spec["options"], searches, split=row["split"])
+
+
+def _require_own(spec: Mapping[str, Any], cell: str) -> None:
+    """Refuse a former spec whose hash is not the id of its cell: with a new id nobody could see that."""
+    if "secure_noise" in spec and content_hash(spec) != cell:
+        raise UserError(f"row {cell} has the spec of cell {content_hash(spec)}: it was edited, run its sweep again")
+
+
+def _spec(spec: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in spec.items() if name != "secure_noise"}
+    return {**kept, "data": {**_NEW_DATA, **spec["data"]}}
+
+
+def _ledger(ledger: Mapping[str, Any]) -> dict[str, Any]:
+    """A ledger in the present schema; ``continuous`` outputs are gone, and the sampler's name stays to tell of them."""
+    if ledger.get("schema") != _FORMER_LEDGER_SCHEMA:
+        return dict(ledger)
+    bare = (ledger["noise"] or {}).get("sampler") == "continuous"
+    charges = [
+        {
+            **charge,
+            "attempt": 0,
+            "mechanism": _mechanism(charge["mechanism"]),
+            "output": None if bare else charge["output"],
+        }
+        for charge in ledger["charges"]
+    ]
+    return {**ledger, "schema": _LEDGER_SCHEMA, "charges": charges}
+
+
+def _mechanism(plain: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in plain.items() if (plain["kind"], name) != ("NoisyHistogram", "bins")}
+    return {**kept, "trial": [*map(_mechanism, plain["trial"])]} if "trial" in plain else kept
