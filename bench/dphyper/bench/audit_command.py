@@ -3,8 +3,8 @@
 ``dphyper audit METHOD`` attacks what the method declares to release, and the last bits of each release. ``dphyper audit
 METHOD --sweep FILE`` attacks whole runs of the file's cells of that method. In place of a method may stand ``all``,
 ``bits`` (the former release beside the present one), ``faults`` with a sweep (planted in whole runs), or ``guards``
-(planted in single releases). Tables go to ``OUT``, one CSV and one Markdown file for each kind; a line that was measured again replaces
-the former one. Noise comes from the operating system.
+(planted in single releases). Tables go to ``OUT``, a CSV and a Markdown file of each kind; a line that is measured again
+replaces the former one. Noise comes from the operating system.
 """
 
 import functools
@@ -231,7 +231,7 @@ def write_table(stem: Path, lines: Iterable[Line], *, keys: Sequence[str]) -> No
     if frame.empty:
         return
     # As the file holds them, or a line measured again would not be known again.
-    for column in frame.select_dtypes("number"):
+    for column in frame.select_dtypes("float"):
         frame[column] = frame[column].map(lambda value: float(f"{value:.4g}"))
     if path.exists():
         frame = pd.concat([pd.read_csv(path, keep_default_na=False), frame])
