@@ -3,8 +3,8 @@
 ``dphyper audit METHOD`` attacks what the method declares to release, and the last bits of each release. ``dphyper audit
 METHOD --sweep FILE`` attacks whole runs of the file's cells of that method. In place of a method may stand ``all``,
 ``bits`` (the former release beside the present one), ``faults`` with a sweep (planted in whole runs), or ``guards``
-(planted in single releases). Tables go to ``OUT``, a CSV and a Markdown file of each kind; a line that is measured again
-replaces the former one. Noise comes from the operating system.
+(planted in single releases). Tables go to ``OUT``, a CSV and a Markdown file of each kind; a line that is measured
+again replaces the former one. Noise comes from the operating system.
 """
 
 import functools

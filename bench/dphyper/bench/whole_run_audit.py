@@ -133,7 +133,7 @@ class WholeRuns:
     def __init__(self, runner: Runner, cell: Cell, *, noise: NoiseSource, fault: Fault = SOUND) -> None:
         self.cell, self._fault = canonical(cell), fault
         self.method: Method = runner.method(self.cell)[0]
-        self._budget = Budget(epsilon=cell.epsilon, delta=cell.delta, relation=Relation(cell.relation))
+        self._budget = Budget(epsilon=self.cell.epsilon, delta=cell.delta, relation=Relation(cell.relation))
         self._noise = fault.source(noise)
         drawn = runner.collection(cell.data).draw(cell.task, cell.n, cell.seed).records
         rest = to_unit(np.asarray(drawn, np.uint8)).to(runner.device)[:-1]

@@ -9,8 +9,8 @@ and not that of a part. A likelihood in real numbers does not see the last bits 
 
 What comes after the release is post-processing, and what comes before it is one record's business; whether that is
 so is asked by `dphyper.bench.whole_run_audit`. Of a selection among trials one trial's releases are attacked; that only
-the best trial is seen, and what it costs, is accounted and not attacked. An audit can show that a claim is false; it cannot
-show that it is true.
+the best trial is seen, and what it costs, is accounted and not attacked. An audit can show that a claim is false; it
+cannot show that it is true.
 """
 
 import math
