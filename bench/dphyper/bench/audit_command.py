@@ -213,7 +213,7 @@ def _whole_run_line(bound: WholeRunBound) -> Line:
         "d′": bound.separation,
         "ε ≥ (Gaussian)": bound.gdp_epsilon,
         "ε ≥ (no assumption)": bound.clopper_pearson_epsilon,
-        "convicted": bound.convicted,
+        "above the claim": "yes" if bound.convicted else "no",
         "runs": f"2 × {bound.runs}",
         "seconds": bound.seconds,
     }

@@ -283,7 +283,7 @@ def whole_run_bounds(runs: WholeRuns, attacked: Attacked, *, confidence: float =
                 delta=delta,
                 n=runs.cell.n,
                 score=name,
-                separation=gap / spread if spread else math.inf * gap if gap else 0.0,
+                separation=gap / spread if spread > 1e-9 * abs(gap) else math.copysign(math.inf, gap) if gap else 0.0,
                 gdp_epsilon=gdp_lower_bound(out, canary, delta, confidence=each),
                 clopper_pearson_epsilon=clopper_pearson_lower_bound(out, canary, delta, confidence=each),
                 runs=len(attacked.loss),
