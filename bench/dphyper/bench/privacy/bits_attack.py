@@ -155,7 +155,7 @@ def _marks(mark: str, y: Numbers, total_k: Numbers, std: float, denominator: flo
     for way in (-np.inf, np.inf) if denominator != 1 else ():
         near = np.nextafter(nearest, way)
         best = np.where(near / denominator == y, np.maximum(best, look(near - total_k, std)), best)
-    return best.sum(1)
+    return np.asarray(best.sum(1), dtype=np.float64)
 
 
 def former_gaussian(noise: NoiseSource, shape: int | tuple[int, ...], std: float) -> Numbers:
