@@ -101,7 +101,6 @@ def _mechanisms(name: str, budget: Budget, *, dimension: int, draws: int, out: P
         bits = [_bits_of(part, budget, dimension, draws or BITS_DRAWS // 5).epsilon for part in dict.fromkeys(parts)]
         return whole, max(bits)
 
-    lines = []
     for method in METHODS if name == "all" else [name]:
         try:
             parts = audited_parts(method, budget)
@@ -111,25 +110,23 @@ def _mechanisms(name: str, budget: Budget, *, dimension: int, draws: int, out: P
             print(error)
             continue
         whole, bits = attacked(parts)
-        lines.append(
-            {
-                "method": method,
-                "released": " + ".join(_brief(part) for part in parts),
-                "relation": str(budget.relation),
-                "claimed ε": whole.claimed_epsilon,
-                "ε ≥ (Gaussian)": whole.gdp_epsilon,
-                "ε ≥ (no assumption)": whole.clopper_pearson_epsilon,
-                "ε ≥ (last bits)": bits,
-                "releases": f"2 × {whole.draws}",
-                "seconds": whole.seconds,
-            }
-        )
+        line = {
+            "method": method,
+            "released": " + ".join(_brief(part) for part in parts),
+            "relation": str(budget.relation),
+            "claimed ε": whole.claimed_epsilon,
+            "ε ≥ (Gaussian)": whole.gdp_epsilon,
+            "ε ≥ (no assumption)": whole.clopper_pearson_epsilon,
+            "ε ≥ (last bits)": bits,
+            "releases": f"2 × {whole.draws}",
+            "seconds": whole.seconds,
+        }
+        write_table(out / "mechanisms", [line], keys=("method", "relation", "claimed ε"))
         print(f"{method}: {whole}; from the last bits ε ≥ {bits:.3f}", flush=True)
         if name != "all":
             title = f"{name}: claimed ε = {whole.claimed_epsilon:.2f}, audited ε ≥ {whole.gdp_epsilon:.2f}"
             plot_scores(f"{title} at δ = {budget.delta:g}", whole.scores, out / f"{name}.png")
             print(f"plot: {out / name}.png")
-    write_table(out / "mechanisms", lines, keys=("method", "relation", "claimed ε"))
 
 
 def _brief(part: GaussianMechanism) -> str:
