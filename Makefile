@@ -37,14 +37,16 @@ compare: $(VENV)/.installed
 	for name in compare compare_cifar10 hypernetwork embedding_dim icons public_tasks; do \
 		$(BIN)/dphyper sweep run sweeps/$$name.yaml && $(BIN)/dphyper report --store runs/$$name || exit; done
 
-# Known bugs, each with the guard that catches it; attacks on the two private methods' mechanisms; then on whole runs
-# of them and of the ceiling, which shows what the attack sees where there is no privacy (after the demo: its networks).
+# Known bugs, each with the guard that catches it; the last bits of the former and the present release; every method's
+# releases; then whole runs with and without one canary, sound and with planted faults, which resume where they stopped.
+# About an hour and a half on one free core.
 audit: $(VENV)/.installed
 	$(BIN)/dphyper audit guards
-	$(BIN)/dphyper audit hypernetwork
-	$(BIN)/dphyper audit dp_sgd
-	for method in hypernetwork dp_sgd nonprivate_lora; do \
-		$(BIN)/dphyper audit $$method --sweep sweeps/demo.yaml --task handwritten-digits --canaries 400 || exit; done
+	$(BIN)/dphyper audit bits --out docs/results/audit
+	$(BIN)/dphyper audit all --out docs/results/audit
+	for method in faults all; do \
+		$(BIN)/dphyper audit $$method --sweep sweeps/audit.yaml --runs 100 --out docs/results/audit || exit; done
+	$(BIN)/dphyper audit hypernetwork --sweep sweeps/audit.yaml --runs 600 --out docs/results/audit
 
 # The synthetic setting of the theory: more than 60,000 runs, figures, LaTeX table. Resumes where it stopped.
 theory: $(VENV)/.installed

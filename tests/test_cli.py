@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -165,7 +166,7 @@ def test_audit_bounds_the_claim_and_refuses_what_claims_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stopped:
-        main(["audit", "hypernetwork", "--epsilon", "4", "--draws", "4000", "--out", str(tmp_path)])
+        main(["audit", "hypernetwork", "--epsilon", "4", "--draws", "300", "--out", str(tmp_path)])
     assert stopped.value.code == 0
     said = capsys.readouterr().out
     assert "claimed ε = 4.000" in said
@@ -178,14 +179,23 @@ def test_audit_bounds_the_claim_and_refuses_what_claims_nothing(
     assert "MISSED" not in capsys.readouterr().out
 
 
-def test_audit_of_a_whole_run_takes_its_method_from_a_sweep_file(
+def test_audit_of_whole_runs_takes_its_cells_from_a_sweep_file(
     tmp_path: Path, sweep_file: SweepFile, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = ["--sweep", str(sweep_file()), "--canaries", "120", "--out", str(tmp_path)]
+    grid = [{"method": ["hypernetwork"], "epsilon": [1, 8]}]
+    whole = ["--sweep", str(sweep_file(cell={"n": 4}, grid=grid)), "--runs", "10", "--out", str(tmp_path)]
     with pytest.raises(SystemExit) as stopped:
-        main(["audit", "dp_sgd", "--epsilon", "2", *whole])
+        main(["audit", "hypernetwork", *whole])
     assert stopped.value.code == 0
-    assert "claimed ε = 2.000 at δ = 1e-05; audited end to end ε ≥ 0.0" in capsys.readouterr().out
-    assert (tmp_path / "dp_sgd-end-to-end.png").stat().st_size > 1000
-    assert "unknown method in" in refusal(capsys, "audit", "public_mean", *whole)
-    assert "expected between 20 and the 174 records" in refusal(capsys, "audit", "dp_sgd", *whole, "--canaries", "900")
+    assert "method hypernetwork" in capsys.readouterr().out
+    table = pd.read_csv(tmp_path / "whole_runs.csv")
+    assert table["claimed ε"].tolist() == [1.0] * 3 + [8.0] * 3
+    assert table["score"].tolist() == ["loss", "lda", "releases"] * 2
+    assert (tmp_path / "whole_runs.md").read_text().count("\n") == 8
+    assert "unknown method in sweep" in refusal(capsys, "audit", "public_mean", *whole)
+    assert "unknown method in sweep" in refusal(capsys, "audit", "faults", *whole)  # some are planted in dp_sgd
+
+
+def test_audit_names_what_it_can_attack(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "hypernetwork" in refusal(capsys, "audit", "hypernetworks")
+    assert "name their sweep" in refusal(capsys, "audit", "faults")

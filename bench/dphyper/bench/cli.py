@@ -21,7 +21,6 @@ from dphyper.bench.specs import Cell, DataSpec, Performance, RelationName
 from dphyper.bench.store import Store
 
 if TYPE_CHECKING:
-    from dphyper.bench.runner import Runner
     from dphyper.sweeps.plan import Sweep
 
 DESCRIPTION = """Benchmark differentially private hypernetworks against DP-SGD and public-data-guided methods.
@@ -95,10 +94,10 @@ def _known(argv: list[str]) -> list[str]:
                 "delta",
                 "relation",
                 "embedding_dim",
+                "contract",
                 "draws",
                 "sweep",
-                "task",
-                "canaries",
+                "runs",
             ]
 
 
@@ -133,28 +132,30 @@ def _parser() -> ArgumentParser:
     check = ArgumentParser(exit_on_error=False, description="Derive every row's ε again, by two accountants.")
     check.add_argument("--store", type=str, required=True, help="folder of results")
     commands.add_subcommand("check", check, help="find what a hostile reviewer would find in a store")
-    audit = ArgumentParser(
-        exit_on_error=False, description="Attack a method's mechanism: a lower bound on ε beside the claim."
-    )
-    audit.add_argument("method", type=str, help="a registered private method, or 'guards' for the planted bugs")
-    audit.add_argument("--epsilon", type=float, default=1.0, help="claimed ε")
-    audit.add_argument("--delta", type=float, default=1e-5, help="δ of the claim")
-    audit.add_argument("--relation", type=RelationName, default="add_or_remove_one", help="neighbouring relation")
-    audit.add_argument("--embedding_dim", type=int, default=32, help="k")
-    audit.add_argument("--draws", type=int, default=0, help="releases from each data set (0: enough for the method)")
-    audit.add_argument(
-        "--sweep", type=str, default="", help="sweep file: audit one whole run of its method end to end instead"
-    )
-    audit.add_argument("--task", type=str, default="", help="with --sweep: whose records are the canaries")
-    audit.add_argument("--canaries", type=int, default=1000, help="with --sweep: their number, half of them in")
-    audit.add_argument("--out", type=str, default="runs/audit", help="folder of the plot")
-    commands.add_subcommand("audit", audit, help="attack a method's release and bound its ε from below")
+    commands.add_subcommand("audit", _audit_parser(), help="attack a method's releases or whole runs of it")
     listing = ArgumentParser(exit_on_error=False, description="List what there is.")
     listing.add_argument("what", choices=["methods", "data", "tasks", "cells"], help="what to list")
     listing.add_argument("--source", type=str, default="", help="of tasks: short for --data.source")
     listing.add_class_arguments(DataSpec, "data")
     listing.add_argument("--store", type=str, default="runs/demo", help="of cells: the folder of results")
     commands.add_subcommand("ls", listing, help="list methods, data sources, a source's tasks, a store's cells")
+    return parser
+
+
+def _audit_parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        exit_on_error=False, description="Attack releases or whole runs: a lower bound on ε beside the claim."
+    )
+    parser.add_argument("method", type=str, help="a registered method, or all, bits, faults (with --sweep), guards")
+    parser.add_argument("--epsilon", type=float, default=1.0, help="claimed ε")
+    parser.add_argument("--delta", type=float, default=1e-5, help="δ of the claim")
+    parser.add_argument("--relation", type=RelationName, default="add_or_remove_one", help="neighbouring relation")
+    parser.add_argument("--embedding_dim", type=int, default=32, help="k, numbers of each release")
+    parser.add_argument("--contract", action="store_true", help="try the method, or all, against the contract instead")
+    parser.add_argument("--draws", type=int, default=0, help="releases from each data set (0: about half a minute)")
+    parser.add_argument("--sweep", type=str, default="", help="sweep file: attack whole runs of its cells instead")
+    parser.add_argument("--runs", type=int, default=100, help="with --sweep: runs on each of the two data sets")
+    parser.add_argument("--out", type=str, default="runs/audit", help="folder of tables and plots")
     return parser
 
 
@@ -328,45 +329,9 @@ def _check(config: Namespace) -> int:
 
 
 def _audit(config: Namespace) -> int:
-    from dphyper.bench.privacy.planted import planted_methods, planted_releases, planted_table
+    from dphyper.bench.audit_command import audit
 
-    if config.method == "guards":
-        planted = [*planted_releases(), *planted_methods()]
-        print(planted_table(planted))
-        return int(not all(bug.caught for bug in planted))
-    from dphyper.bench.auditing import EndToEndAudit, audit_end_to_end, audit_method, plot_scores
-    from dphyper.bench.privacy.audit import Audit
-    from dphyper.bench.privacy.budget import Budget, Relation
-
-    audit: Audit | EndToEndAudit
-    if config.sweep:
-        audit = audit_end_to_end(*_audited_cell(config), canaries=config.canaries)
-        name, bound = f"{config.method}-end-to-end", audit.epsilon
-    else:
-        budget = Budget(epsilon=config.epsilon, delta=config.delta, relation=Relation(config.relation))
-        audit = audit_method(config.method, budget, embedding_dim=config.embedding_dim, draws=config.draws)
-        name, bound = config.method, audit.gdp_epsilon
-    plot = Path(config.out) / f"{name}.png"
-    title = f"{name}: claimed ε = {audit.claimed_epsilon:.2f}, audited ε ≥ {bound:.2f} at δ = {audit.delta:g}"
-    plot_scores(title, audit.scores, plot)
-    print(f"{config.method}: {audit}\nplot: {plot}")
-    return 0
-
-
-def _audited_cell(config: Namespace) -> tuple["Runner", Cell]:
-    """The first cell of a sweep file that runs the method, at the command line's budget and task, and its runner."""
-    from dphyper.bench.runner import Runner
-    from dphyper.bench.tracking import Tracking
-
-    sweep, cells = read_sweep(config.sweep)
-    found = {cell.method: cell for cell in reversed(cells)}
-    if config.method not in found:
-        raise unknown_name(f"method in '{config.sweep}'", config.method, found)
-    cell = found[config.method]
-    changes = {"epsilon": config.epsilon, "delta": config.delta, "relation": config.relation}
-    cell = dataclasses.replace(cell, task=config.task or cell.task, **changes)
-    store = Store(sweep.store_path)
-    return Runner(store, sweep.performance, Tracking("off", store.root, sweep.name), sweep.name), cell
+    return audit(config, read_sweep)
 
 
 def _ls(config: Namespace) -> int:
