@@ -47,8 +47,8 @@ def privacy_statement(
     Args:
         cell: The cell that the ledger belongs to.
         ledger: Of the finished run.
-        selection: A key of `labels.SELECTIONS`. Trials on the private records count as charged only if the ledger holds a
-            `BestOfTrials`.
+        selection: A key of `labels.SELECTIONS`. Trials on the private records count as charged only if the ledger
+            holds a `BestOfTrials`.
         public_data: What the public stages were trained on, as a noun phrase.
         reference_shown: Whether a sheet of held-out images of the family stands beside the generated ones.
 
