@@ -43,7 +43,7 @@ compare: $(VENV)/.installed
 audit: $(VENV)/.installed
 	$(BIN)/dphyper audit guards
 	$(BIN)/dphyper audit bits --out docs/results/audit
-	$(BIN)/dphyper audit all --out docs/results/audit
+	$(BIN)/dphyper audit all --epsilon 8 --out docs/results/audit
 	for method in faults all; do \
 		$(BIN)/dphyper audit $$method --sweep sweeps/audit.yaml --runs 100 --out docs/results/audit || exit; done
 	$(BIN)/dphyper audit hypernetwork --sweep sweeps/audit.yaml --runs 600 --out docs/results/audit
