@@ -190,6 +190,7 @@ def _whole_runs(name: str, sweep: Any, cells: Sequence[Cell], *, runs: int, out:
     plan = _planned(name, sorted(cells, key=lambda cell: cell.epsilon), sweep.name)
     store = Store(sweep.store_path)
     runner = Runner(store, sweep.performance, Tracking("off", store.root, sweep.name), sweep.name)
+    runner.check_data(cell for cell, _ in plan)
     for cell, fault in plan:
         attacked = WholeRuns(runner, cell, noise=NoiseSource.os(), fault=fault)
         seen = audit_whole_runs(attacked, pairs=runs, folder=store.root / "whole_runs")
