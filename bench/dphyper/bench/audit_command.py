@@ -8,6 +8,7 @@ contract suite instead. Tables go to ``OUT``, a CSV and a Markdown file of each 
 again replaces the former one. Noise comes from the operating system.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -211,7 +212,11 @@ def _planned(name: str, cells: Sequence[Cell], sweep: str) -> list[tuple[Cell, F
             raise unknown_name(f"method in sweep '{sweep}'", method, {cell.method for cell in cells})
     if name != "faults":
         return [(cell, SOUND) for cell in cells if cell.method == name]
-    return [(next(cell for cell in cells if cell.method == fault.method), fault) for fault in FAULTS]
+    first = {fault.method: next(cell for cell in cells if cell.method == fault.method) for fault in FAULTS}
+    return [
+        (dataclasses.replace(first[fault.method], options={**first[fault.method].options, **fault.options}), fault)
+        for fault in FAULTS
+    ]
 
 
 def _whole_run_line(bound: WholeRunBound) -> Line:
