@@ -43,10 +43,10 @@ compare: $(VENV)/.installed
 audit: $(VENV)/.installed
 	$(BIN)/dphyper audit guards
 	$(BIN)/dphyper audit bits --out docs/results/audit
-	$(BIN)/dphyper audit all --epsilon 8 --out docs/results/audit
+	$(BIN)/dphyper audit all --epsilon 8 --draws 2000 --out docs/results/audit
 	for method in faults all; do \
-		$(BIN)/dphyper audit $$method --sweep sweeps/audit.yaml --runs 100 --out docs/results/audit || exit; done
-	$(BIN)/dphyper audit hypernetwork --sweep sweeps/audit.yaml --runs 600 --out docs/results/audit
+		$(BIN)/dphyper audit $$method --sweep sweeps/audit.yaml --runs 160 --out docs/results/audit || exit; done
+	$(BIN)/dphyper audit hypernetwork --sweep sweeps/audit.yaml --runs 200 --out docs/results/audit
 
 # The synthetic setting of the theory: more than 60,000 runs, figures, LaTeX table. Resumes where it stopped.
 theory: $(VENV)/.installed
