@@ -284,7 +284,7 @@ class Runner:
             task=task.id,
             family=task.family,
             split=task.split,
-            development=getattr(task, "development", False),
+            development=task.development,
             distance=task.distance,
             n=cell.n,
             method=cell.method,
@@ -318,7 +318,7 @@ class Runner:
             np.savez_compressed(temporary, images=images)
         save_grid(images, folder / "samples.png")
         tuning = collection.task(cell.task).split == "tuning"
-        shown = tuning or cell.data.show_reference or getattr(collection, "show_reference", False)
+        shown = tuning or cell.data.show_reference or collection.show_reference
         if shown:
             save_grid(draw.reference, folder / "reference.png")
         evaluator = self.evaluator(cell.protocol)
