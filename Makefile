@@ -24,11 +24,11 @@ test: $(VENV)/.installed
 bench: $(VENV)/.installed
 	for name in tune_dp_sgd tune gap nested; do \
 		$(BIN)/dphyper sweep run sweeps/$$name.yaml && $(BIN)/dphyper report --store runs/$$name || exit; done
-	$(BIN)/python -m dphyper.bench.privacy.cost --store runs/tune_dp_sgd
-	$(BIN)/python -m dphyper.bench.engine_cost
-	$(BIN)/python -m dphyper.sweeps.adaptation_cost sweeps/hypernetwork.yaml --out docs/results/cost/adaptation.csv
-	$(BIN)/python -m dphyper.sweeps.limits sweeps/gap.yaml --out docs/results/gap/limits.csv
-	$(BIN)/python -m dphyper.sweeps.edge sweeps/gap.yaml --out docs/results/gap/edge.csv
+	$(BIN)/python -m dphyper.studies.accounting_cost --store runs/tune_dp_sgd
+	$(BIN)/python -m dphyper.studies.gradient_cost
+	$(BIN)/python -m dphyper.studies.adaptation_cost sweeps/hypernetwork.yaml --out docs/results/cost/adaptation.csv
+	$(BIN)/python -m dphyper.studies.limits sweeps/gap.yaml --out docs/results/gap/limits.csv
+	$(BIN)/python -m dphyper.studies.edge sweeps/gap.yaml --out docs/results/gap/edge.csv
 
 # Every method on two collections (the second wants CIFAR-10 in data/cifar10), the hypernetwork along its axes, and from
 # near to far and over the number of public tasks (which want three archives in data/): many hours on two cores. Resumes
@@ -50,7 +50,7 @@ audit: $(VENV)/.installed
 
 # The synthetic setting of the theory: more than 60,000 runs, figures, LaTeX table. Resumes where it stopped.
 theory: $(VENV)/.installed
-	$(BIN)/python -m dphyper.sweeps.theory --out docs/results/theory
+	$(BIN)/python -m dphyper.studies.theory.experiment --out docs/results/theory
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

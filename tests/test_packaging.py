@@ -53,8 +53,8 @@ def test_wheel_holds_one_top_level_name_and_installs(tmp_path: Path) -> None:
     site = next(p for p in sys.path if p.endswith("site-packages"))
     code = (
         f"import sys; sys.path.append({site!r})\n"
-        "import dphyper.bench.cli, dphyper.reports.page\n"
-        f"assert dphyper.bench.cli.__file__.startswith({str(environment)!r})"
+        "import dphyper.cli.main, dphyper.reports.page\n"
+        f"assert dphyper.cli.main.__file__.startswith({str(environment)!r})"
     )
     done = subprocess.run([python, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

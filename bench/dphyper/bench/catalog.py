@@ -8,8 +8,8 @@ import dataclasses
 import math
 from typing import Any
 
-from dphyper.bench.registry import Registry
-from dphyper.bench.specs import Cell
+from dphyper.core.registry import Registry
+from dphyper.core.specs import Cell
 
 METHODS = Registry(
     "method",

@@ -15,13 +15,13 @@ import lightning
 import torch
 from torch import Tensor
 
-from dphyper.bench.errors import UserError, unknown_name
-from dphyper.bench.privacy.budget import Budget
-from dphyper.bench.privacy.mechanisms import Mechanism
-from dphyper.bench.privacy.private_data import PrivateData
 from dphyper.bench.public import PublicRecords, PublicTasks
-from dphyper.bench.target import Target
 from dphyper.bench.tasks import Collection
+from dphyper.core.errors import UserError, unknown_name
+from dphyper.privacy.budget import Budget
+from dphyper.privacy.mechanisms import Mechanism
+from dphyper.privacy.private_data import PrivateData
+from dphyper.targets.unet import Target
 
 Role = Literal["method", "control", "floor", "ceiling"]
 Axis = Literal["task", "n", "epsilon", "embedding_dim", "seed"]

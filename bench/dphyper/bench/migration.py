@@ -16,11 +16,12 @@ from typing import Any
 import pandas as pd
 
 from dphyper.bench.catalog import METHODS
-from dphyper.bench.errors import UserError
-from dphyper.bench.labels import SELECTIONS
 from dphyper.bench.searches import RecordedSearch, selection_of
-from dphyper.bench.specs import Cell, content_hash
-from dphyper.bench.store import FORMER_SCHEMA, SCHEMA, Store, read_parquet, whole_file, write_json
+from dphyper.bench.store import FORMER_SCHEMA, SCHEMA, Store, read_parquet
+from dphyper.core.errors import UserError
+from dphyper.core.files import whole_file, write_json
+from dphyper.core.labels import SELECTIONS
+from dphyper.core.specs import Cell, content_hash
 
 _LEDGER_SCHEMA, _FORMER_LEDGER_SCHEMA = 2, 1
 _NEW_DATA: Mapping[str, Any] = {"development": [], "show_reference": False}

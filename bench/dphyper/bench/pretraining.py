@@ -12,10 +12,10 @@ from diffusers import DDPMScheduler, UNet2DModel
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from dphyper.bench.errors import UserError
 from dphyper.bench.public import Episode, PublicTasks
-from dphyper.bench.specs import BaseSpec
-from dphyper.bench.target import corrupt, new_scheduler, new_unet
+from dphyper.core.errors import UserError
+from dphyper.core.specs import BaseSpec
+from dphyper.targets.unet import corrupt, new_scheduler, new_unet
 
 
 class Pretraining(lightning.LightningModule):

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from dphyper.bench.errors import UserError
-from dphyper.bench.target import to_unit
 from dphyper.bench.tasks import Collection, Split, Task
+from dphyper.core.errors import UserError
+from dphyper.targets.unet import to_unit
 
 Rows = NDArray[np.int64]
 

@@ -16,9 +16,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dphyper.bench.errors import UserError
-from dphyper.bench.labels import doubt
-from dphyper.bench.store import Store, write_json
+from dphyper.bench.store import Store
+from dphyper.core.errors import UserError
+from dphyper.core.files import write_json
+from dphyper.core.labels import doubt
 
 _COPIED = ("cell.json", "samples.png", "theta.safetensors")
 _RELEASED = ("samples.npz", "samples.png", "theta.safetensors")

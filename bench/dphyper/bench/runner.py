@@ -34,23 +34,25 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dphyper.bench import pretraining, target
+from dphyper.bench import pretraining
 from dphyper.bench.catalog import DATASETS, METHODS, canonical
-from dphyper.bench.errors import PrivacyError, UserError
-from dphyper.bench.evaluation import Evaluator
 from dphyper.bench.method import Method
-from dphyper.bench.privacy.budget import Budget, Relation
-from dphyper.bench.privacy.ledger import Ledger
-from dphyper.bench.privacy.noise import NoiseSource
-from dphyper.bench.privacy.private_data import PrivateData
-from dphyper.bench.privacy.statement import privacy_statement
 from dphyper.bench.public import PublicRecords, PublicTasks
 from dphyper.bench.searches import RecordedSearch, selection_of
-from dphyper.bench.specs import BaseSpec, Cell, DataSpec, Performance, Protocol, content_hash
-from dphyper.bench.store import SCHEMA, Row, Store, whole_file, write_json
-from dphyper.bench.target import LoRADiffusion, to_unit
+from dphyper.bench.store import SCHEMA, Row, Store
 from dphyper.bench.tasks import Collection, Draw
 from dphyper.bench.tracking import Tracking
+from dphyper.core.errors import PrivacyError, UserError
+from dphyper.core.files import whole_file, write_json
+from dphyper.core.specs import BaseSpec, Cell, DataSpec, Performance, Protocol, content_hash
+from dphyper.metrics.evaluation import Evaluator
+from dphyper.privacy.budget import Budget, Relation
+from dphyper.privacy.ledger import Ledger
+from dphyper.privacy.noise import NoiseSource
+from dphyper.privacy.private_data import PrivateData
+from dphyper.privacy.statement import privacy_statement
+from dphyper.targets import unet as target
+from dphyper.targets.unet import LoRADiffusion, to_unit
 
 
 class Runner:

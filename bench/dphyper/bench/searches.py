@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dphyper.bench.errors import UserError
 from dphyper.bench.method import Method, Selection
 from dphyper.bench.store import Store, read_rows
+from dphyper.core.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,18 +10,16 @@ schema are merged (`dphyper.bench.migration`). A store stays at home: what may l
 """
 
 import json
-import os
 import secrets
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 import pandas as pd
 from filelock import FileLock
 
-from dphyper.bench.errors import UserError
-from dphyper.bench.specs import Cell
+from dphyper.core.errors import UserError
+from dphyper.core.files import whole_file, write_json
+from dphyper.core.specs import Cell
 
 SCHEMA = 3
 FORMER_SCHEMA = 2  # which `dphyper.bench.migration` reads
@@ -274,23 +272,3 @@ def _require_schema(schema: Any, where: str | Path) -> None:
 
 def _text(path: Path) -> str:
     return path.read_text() if path.exists() else "{}"
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A path beside ``path`` to write to, which takes its place when the block ends well.
-
-    A reader sees the old file or the whole new one, never a part, also where the disk fills up.
-    """
-    temporary = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write JSON, whole or not at all."""
-    with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, sort_keys=True))

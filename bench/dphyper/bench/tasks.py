@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dphyper.bench.errors import UserError, unknown_name
+from dphyper.core.errors import UserError, unknown_name
 
 Split = Literal["public", "tuning", "private"]
 Kind = Literal["family", "cluster"]

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from lightning.pytorch.loggers import Logger, WandbLogger
 
-from dphyper.bench.specs import Cell, WandbMode
 from dphyper.bench.store import Row, Store
+from dphyper.core.specs import Cell, WandbMode
 
 PROJECT = "dphyper"
 

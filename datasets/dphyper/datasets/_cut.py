@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.decomposition import PCA
 
-from dphyper.bench.errors import UserError, unknown_name
-from dphyper.bench.specs import DataSpec
 from dphyper.bench.tasks import Collection, Split, Task
+from dphyper.core.errors import UserError, unknown_name
+from dphyper.core.specs import DataSpec
 from dphyper.datasets._duplicates import first_of_equals, nearly_equal
 from dphyper.datasets._families import counted, family_name, merged
 

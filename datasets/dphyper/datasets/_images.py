@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from dphyper.bench.errors import UserError
-from dphyper.bench.specs import DataSpec
+from dphyper.core.errors import UserError
+from dphyper.core.specs import DataSpec
 
 
 def decode(source: Path | bytes, label: str, spec: DataSpec) -> NDArray[np.uint8]:

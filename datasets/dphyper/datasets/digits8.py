@@ -7,8 +7,8 @@ are too few for a result worth reporting.
 import numpy as np
 from sklearn.datasets import load_digits
 
-from dphyper.bench.specs import DataSpec
 from dphyper.bench.tasks import Collection
+from dphyper.core.specs import DataSpec
 from dphyper.datasets._cut import cut
 from dphyper.datasets._families import by_label
 from dphyper.datasets._images import fit_arrays

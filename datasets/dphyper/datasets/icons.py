@@ -20,9 +20,9 @@ import numpy as np
 from filelock import FileLock
 from PIL import Image
 
-from dphyper.bench.errors import UserError
-from dphyper.bench.specs import DataSpec, content_hash
 from dphyper.bench.tasks import Collection
+from dphyper.core.errors import UserError
+from dphyper.core.specs import DataSpec, content_hash
 from dphyper.datasets._cut import cut
 from dphyper.datasets._files import visible
 from dphyper.datasets.npz import read

@@ -27,9 +27,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dphyper.bench.errors import UserError, unknown_name
-from dphyper.bench.specs import DataSpec
 from dphyper.bench.tasks import Collection
+from dphyper.core.errors import UserError, unknown_name
+from dphyper.core.specs import DataSpec
 from dphyper.datasets._cut import cut
 from dphyper.datasets._families import by_label, family_name, merged
 from dphyper.datasets._images import fit_arrays

@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dphyper.bench.errors import UserError
-from dphyper.bench.specs import DataSpec
 from dphyper.bench.tasks import Collection
+from dphyper.core.errors import UserError
+from dphyper.core.specs import DataSpec
 from dphyper.datasets._cut import cut
 from dphyper.datasets._families import by_label, counted
 from dphyper.datasets._files import visible

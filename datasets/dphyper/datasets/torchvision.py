@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torchvision import datasets
 
-from dphyper.bench.errors import UserError, unknown_name
-from dphyper.bench.specs import DataSpec
 from dphyper.bench.tasks import Collection
+from dphyper.core.errors import UserError, unknown_name
+from dphyper.core.specs import DataSpec
 from dphyper.datasets._cut import cut
 from dphyper.datasets._families import by_label
 from dphyper.datasets._files import visible

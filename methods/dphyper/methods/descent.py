@@ -16,14 +16,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from dphyper.bench.errors import UserError
 from dphyper.bench.method import Method, Options, Role, Selection
-from dphyper.bench.privacy.accounting import calibrate
-from dphyper.bench.privacy.budget import Budget
-from dphyper.bench.privacy.mechanisms import PoissonGradientSteps
-from dphyper.bench.privacy.private_data import PrivateData
 from dphyper.bench.public import PublicRecords
-from dphyper.bench.target import Target
+from dphyper.core.errors import UserError
+from dphyper.privacy.accounting import calibrate
+from dphyper.privacy.budget import Budget
+from dphyper.privacy.mechanisms import PoissonGradientSteps
+from dphyper.privacy.private_data import PrivateData
+from dphyper.targets.unet import Target
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,14 +16,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dphyper.bench.errors import UserError
 from dphyper.bench.method import About
-from dphyper.bench.privacy.mechanisms import PoissonGradientSteps
-from dphyper.bench.privacy.noisy_sum import clip_rows
-from dphyper.bench.privacy.private_data import PrivateData
+from dphyper.core.errors import UserError
 from dphyper.methods.fitting import some_records
 from dphyper.methods.matching import matched_weights
 from dphyper.methods.warm_start import Query, WarmStart, WarmStartOptions
+from dphyper.privacy.mechanisms import PoissonGradientSteps
+from dphyper.privacy.noisy_sum import clip_rows
+from dphyper.privacy.private_data import PrivateData
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dphyper.bench.errors import UserError
 from dphyper.bench.method import About
-from dphyper.bench.privacy.accounting import calibrate
-from dphyper.bench.privacy.budget import Budget
-from dphyper.bench.privacy.mechanisms import OneShotMean
-from dphyper.bench.privacy.private_data import PrivateData
+from dphyper.core.errors import UserError
 from dphyper.methods.fitting import PublicFeatures, some_records
 from dphyper.methods.matching import Embedding, Matching, MatchingOptions
+from dphyper.privacy.accounting import calibrate
+from dphyper.privacy.budget import Budget
+from dphyper.privacy.mechanisms import OneShotMean
+from dphyper.privacy.private_data import PrivateData
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,13 +14,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dphyper.bench.errors import UserError
 from dphyper.bench.method import About, Method, Role, Selection
-from dphyper.bench.privacy.accounting import calibrate
-from dphyper.bench.privacy.budget import Budget
-from dphyper.bench.privacy.mechanisms import BestOfTrials, NoisyHistogram, PoissonGradientSteps
-from dphyper.bench.privacy.private_data import PrivateData
+from dphyper.core.errors import UserError
 from dphyper.methods.descent import DescentOptions, Guide, descend
+from dphyper.privacy.accounting import calibrate
+from dphyper.privacy.budget import Budget
+from dphyper.privacy.mechanisms import BestOfTrials, NoisyHistogram, PoissonGradientSteps
+from dphyper.privacy.private_data import PrivateData
 
 
 @dataclass(frozen=True, kw_only=True)

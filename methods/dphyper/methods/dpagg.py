@@ -17,13 +17,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dphyper.bench.errors import UserError
 from dphyper.bench.method import About, Method, Options, Role, Selection
-from dphyper.bench.privacy.accounting import calibrate
-from dphyper.bench.privacy.budget import Budget
-from dphyper.bench.privacy.mechanisms import OneShotMean
-from dphyper.bench.privacy.private_data import PrivateData
-from dphyper.bench.target import Target
+from dphyper.core.errors import UserError
+from dphyper.privacy.accounting import calibrate
+from dphyper.privacy.budget import Budget
+from dphyper.privacy.mechanisms import OneShotMean
+from dphyper.privacy.private_data import PrivateData
+from dphyper.targets.unet import Target
 
 # Lengths of θ for a mean code of norm 1, to choose from; the least is the base model, practically.
 SCALES = tuple(2.0**power for power in range(-6, 8))

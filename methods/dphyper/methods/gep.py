@@ -20,11 +20,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dphyper.bench.errors import UserError
 from dphyper.bench.method import About
-from dphyper.bench.privacy.noisy_sum import clip_rows
+from dphyper.core.errors import UserError
 from dphyper.methods.descent import GuidedDescent
 from dphyper.methods.public_space import PublicSpaceGuide, PublicSpaceOptions
+from dphyper.privacy.noisy_sum import clip_rows
 
 
 @dataclass(frozen=True, kw_only=True)

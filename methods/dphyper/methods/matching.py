@@ -26,14 +26,14 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp
 from torch import Tensor
 
-from dphyper.bench.errors import UserError
 from dphyper.bench.method import Method, Options, Role, Selection
-from dphyper.bench.privacy.accounting import calibrate
-from dphyper.bench.privacy.budget import Budget
-from dphyper.bench.privacy.mechanisms import OneShotMean
-from dphyper.bench.privacy.private_data import PrivateData
-from dphyper.bench.target import Target
+from dphyper.core.errors import UserError
 from dphyper.methods.fitting import FitOptions, fit
+from dphyper.privacy.accounting import calibrate
+from dphyper.privacy.budget import Budget
+from dphyper.privacy.mechanisms import OneShotMean
+from dphyper.privacy.private_data import PrivateData
+from dphyper.targets.unet import Target
 
 Array = NDArray[np.float64]
 

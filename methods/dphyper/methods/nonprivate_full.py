@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from dphyper.bench.errors import UserError
 from dphyper.bench.method import About, Options
-from dphyper.bench.target import LoRADiffusion
+from dphyper.core.errors import UserError
 from dphyper.methods.nonprivate_lora import NonprivateLoRA, NonprivateOptions
+from dphyper.targets.unet import LoRADiffusion
 
 
 class _Call(nn.Module):

@@ -8,10 +8,10 @@ import math
 from dataclasses import dataclass
 
 from dphyper.bench.method import About
-from dphyper.bench.privacy.budget import Budget
-from dphyper.bench.privacy.mechanisms import PoissonGradientSteps
 from dphyper.methods.descent import RateOptions
 from dphyper.methods.dp_sgd import DPSGD
+from dphyper.privacy.budget import Budget
+from dphyper.privacy.mechanisms import PoissonGradientSteps
 
 
 @dataclass(frozen=True, kw_only=True)

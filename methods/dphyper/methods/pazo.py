@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dphyper.bench.errors import UserError
 from dphyper.bench.method import About
+from dphyper.core.errors import UserError
 from dphyper.methods.descent import GuidedDescent
 from dphyper.methods.public_space import PublicSpaceGuide, PublicSpaceOptions
 

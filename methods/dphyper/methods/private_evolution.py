@@ -17,14 +17,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dphyper.bench.errors import UserError
 from dphyper.bench.method import About, Method, Role, Selection
-from dphyper.bench.privacy.accounting import calibrate
-from dphyper.bench.privacy.budget import Budget
-from dphyper.bench.privacy.mechanisms import NoisyHistogram
-from dphyper.bench.privacy.private_data import PrivateData
-from dphyper.bench.target import to_unit
+from dphyper.core.errors import UserError
 from dphyper.methods.fitting import FitOptions, PublicFeatures, fit, nearest_votes, some_records
+from dphyper.privacy.accounting import calibrate
+from dphyper.privacy.budget import Budget
+from dphyper.privacy.mechanisms import NoisyHistogram
+from dphyper.privacy.private_data import PrivateData
+from dphyper.targets.unet import to_unit
 
 
 @dataclass(frozen=True, kw_only=True)

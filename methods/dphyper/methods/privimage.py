@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from dphyper.bench.method import About
-from dphyper.bench.privacy.mechanisms import NoisyHistogram
-from dphyper.bench.privacy.private_data import PrivateData
 from dphyper.methods.fitting import PublicFeatures, nearest_votes
 from dphyper.methods.warm_start import Query, WarmStart, WarmStartOptions
+from dphyper.privacy.mechanisms import NoisyHistogram
+from dphyper.privacy.private_data import PrivateData
 
 
 @dataclass(frozen=True, kw_only=True)

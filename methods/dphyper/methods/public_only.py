@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from dphyper.bench.method import About, Method
-from dphyper.bench.privacy.budget import Budget
-from dphyper.bench.privacy.private_data import PrivateData
+from dphyper.privacy.budget import Budget
+from dphyper.privacy.private_data import PrivateData
 
 
 class PublicOnly(Method):

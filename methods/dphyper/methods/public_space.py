@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dphyper.bench.errors import UserError
+from dphyper.core.errors import UserError
 from dphyper.methods.descent import Guide, GuidedOptions
 
 

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dphyper.bench.errors import UserError
 from dphyper.bench.method import About
+from dphyper.core.errors import UserError
 from dphyper.methods.descent import Guide, GuidedDescent, GuidedOptions
 from dphyper.methods.public_space import finite_rows
 

@@ -23,16 +23,16 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from dphyper.bench.errors import UserError
 from dphyper.bench.method import About, Method, Options, Role, Selection
-from dphyper.bench.privacy.accounting import calibrate
-from dphyper.bench.privacy.budget import Budget
-from dphyper.bench.privacy.mechanisms import OneShotMean, PoissonGradientSteps
-from dphyper.bench.privacy.private_data import PrivateData
 from dphyper.bench.public import Episode, PublicTasks
-from dphyper.bench.target import Target
 from dphyper.bench.tasks import Collection
+from dphyper.core.errors import UserError
 from dphyper.methods.descent import Guide, RateOptions, descend
+from dphyper.privacy.accounting import calibrate
+from dphyper.privacy.budget import Budget
+from dphyper.privacy.mechanisms import OneShotMean, PoissonGradientSteps
+from dphyper.privacy.private_data import PrivateData
+from dphyper.targets.unet import Target
 
 
 @dataclass(frozen=True, kw_only=True)

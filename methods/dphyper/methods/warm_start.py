@@ -16,14 +16,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from dphyper.bench.errors import UserError
 from dphyper.bench.method import Method, Options, Role, Selection
-from dphyper.bench.privacy.accounting import calibrate
-from dphyper.bench.privacy.budget import Budget
-from dphyper.bench.privacy.mechanisms import GaussianMechanism, NoisyHistogram, PoissonGradientSteps
-from dphyper.bench.privacy.private_data import PrivateData
+from dphyper.core.errors import UserError
 from dphyper.methods.descent import Guide, RateOptions, descend
 from dphyper.methods.fitting import FitOptions, fit
+from dphyper.privacy.accounting import calibrate
+from dphyper.privacy.budget import Budget
+from dphyper.privacy.mechanisms import GaussianMechanism, NoisyHistogram, PoissonGradientSteps
+from dphyper.privacy.private_data import PrivateData
 
 Query = NoisyHistogram | PoissonGradientSteps
 

@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from dphyper.bench.labels import doubt
 from dphyper.bench.store import Row, Store
+from dphyper.core.labels import doubt
 
 DOUBT = "‡"
 ALL = "all tasks"

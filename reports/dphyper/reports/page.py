@@ -15,9 +15,9 @@ import jinja2
 import pandas as pd
 from plotly.offline import get_plotlyjs
 
-from dphyper.bench.errors import UserError
-from dphyper.bench.specs import content_hash
 from dphyper.bench.store import Store
+from dphyper.core.errors import UserError
+from dphyper.core.specs import content_hash
 from dphyper.reports import figures, tables
 from dphyper.reports.aggregate import Section, aggregate, load, sections, support
 from dphyper.reports.chart import chart

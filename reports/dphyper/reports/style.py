@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from dphyper.bench.labels import distance_label
+from dphyper.core.labels import distance_label
 from dphyper.reports.aggregate import REAL, ROLES
 
 

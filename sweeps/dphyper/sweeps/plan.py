@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dphyper.bench.catalog import canonical
-from dphyper.bench.errors import UserError, unknown_name
-from dphyper.bench.specs import Cell, Performance, WandbMode
+from dphyper.core.errors import UserError, unknown_name
+from dphyper.core.specs import Cell, Performance, WandbMode
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,8 @@ from filelock import FileLock
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import TrialState
 
-from dphyper.bench.specs import Cell, content_hash
 from dphyper.bench.store import Store
+from dphyper.core.specs import Cell, content_hash
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 

@@ -16,13 +16,13 @@ from filelock import Timeout
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from dphyper.bench.errors import UserError
-from dphyper.bench.labels import distance_label
 from dphyper.bench.runner import Runner
 from dphyper.bench.searches import RecordedSearch
-from dphyper.bench.specs import Cell, Performance
 from dphyper.bench.store import Row, Store
 from dphyper.bench.tracking import Tracking
+from dphyper.core.errors import UserError
+from dphyper.core.labels import distance_label
+from dphyper.core.specs import Cell, Performance
 from dphyper.sweeps.plan import Sweep
 from dphyper.sweeps.queue import Queue
 

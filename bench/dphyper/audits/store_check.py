@@ -1,0 +1,271 @@
+"""Whether a result store deserves belief: every claim in it is derived again from its ledgers.
+
+`check_store` looks at each cell alone and at the store as a whole. Alone: does ε follow from the ledger, by both
+accountants; does the ledger hold every release that the method declares, and no other; do ledger, spec and row agree;
+was the noise secret; was the run repeated; was its code sound. Together: one protocol, one relation, one setting of a
+method on a private task, what failed cells released, and no private number that beats the non-private ceiling beyond
+chance. It reads the store only. It cannot see a private record that never passed the ledger; the contract suite and
+the audits look for that.
+"""
+
+import functools
+import json
+import math
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from scipy.stats import ttest_ind
+
+from dphyper.bench.catalog import METHODS
+from dphyper.bench.store import Store
+from dphyper.core.errors import PrivacyError, UserError
+from dphyper.core.labels import doubt
+from dphyper.core.specs import Cell
+from dphyper.privacy.accounting import epsilon_of
+from dphyper.privacy.budget import Budget, Relation
+from dphyper.privacy.ledger import Ledger, event_from_json, event_json, mechanism_json
+from dphyper.privacy.mechanisms import Mechanism
+
+# Chance of one false finding of a private number beyond the ceiling in a whole store.
+SIGNIFICANCE = 0.01
+Declared = Callable[[str, str, Budget], tuple[Mechanism, ...]]
+
+
+def check_store(store: Store) -> list[str]:
+    """Findings in a store, one line each; empty if there are none.
+
+    Raises:
+        UserError: The store has no row, or one of another schema.
+    """
+    rows = store.rows()
+    done = rows[rows["status"] == "done"]
+    declared = functools.cache(_declared)
+    findings = [
+        f"cell {row['cell']} ({row['method']}, ε = {row['epsilon']:g}): {finding}"
+        for row in done.to_dict("records")
+        for finding in _check_cell(store, row, declared)
+    ]
+    failed = _check_failed(store, rows[rows["status"] == "failed"])
+    return [
+        *findings,
+        *_check_folders(store, {*done["cell"]}),
+        *failed,
+        *_check_settings(store, done),
+        *_check_whole(done),
+    ]
+
+
+def _declared(method: str, options: str, budget: Budget) -> tuple[Mechanism, ...]:
+    """The releases that a method declares for options in JSON.
+
+    Raises:
+        UserError: It is not installed, or declares nothing for them.
+    """
+    if method not in METHODS:
+        raise UserError("its method is not installed here, so that it cannot be told whether its ledger is complete")
+    try:
+        kind = METHODS[method]
+        declared: tuple[Mechanism, ...] = kind.mechanisms(budget, kind.options_type.parse(method, json.loads(options)))
+    except Exception as error:  # of whatever kind: the code may be anyone's
+        first, *_ = str(error).splitlines() or [""]
+        raise UserError(
+            f"what its method declares cannot be built from its spec ({type(error).__name__}: {first}), so that it "
+            "cannot be told whether its ledger is complete"
+        ) from error
+    return declared
+
+
+def _check_cell(store: Store, row: Mapping[Hashable, Any], declared: Declared) -> Iterator[str]:
+    cell = store.cell(row["cell"])
+    if cell.id != row["cell"]:
+        yield f"its spec has the id {cell.id}: the spec was changed after the run"
+    for name in ("epsilon", "delta", "relation", "n", "seed", "method", "task"):
+        if row[name] != getattr(cell, name):
+            yield f"{name} is {row[name]} in the row and {getattr(cell, name)} in the spec"
+    folder = store.directory(row["cell"])
+    yield from _check_history(row, folder)
+    path = folder / "ledger.json"
+    if not path.exists():
+        yield "it has no ledger.json, so that nothing can be claimed for it"
+        return
+    plain = json.loads(path.read_text())
+    try:
+        ledger = Ledger.from_json(plain)
+        spent = ledger.spent()
+        events = [event_from_json(line["event"]) for line in plain["charges"]]
+        others = {
+            "derived from the recorded events": epsilon_of(events, ledger.budget.delta, ledger.budget.relation),
+            "recorded in the ledger": float(plain["epsilon_spent"]),
+            "in the row": float(row["epsilon_spent"]),
+        }
+    except (PrivacyError, UserError, LookupError, TypeError, ValueError, AttributeError) as error:
+        yield f"ε cannot be derived from its ledger: {type(error).__name__}: {error}"
+        return
+    for what, value in others.items():
+        if not _same(value, spent):
+            yield f"ε = {value:.6g} {what}, {spent:.6g} derived from the mechanisms"
+    if spent > ledger.budget.epsilon:
+        yield f"ε = {spent:.6g} spent of a budget of {ledger.budget.epsilon:.6g}"
+    if row["private"]:
+        yield from _check_claim(row["selection"], ledger, spent)
+    yield from _check_ledger(cell, ledger, plain)
+    try:
+        releases = declared(cell.method, json.dumps(cell.options, sort_keys=True), ledger.budget)
+    except UserError as error:
+        yield str(error)
+    else:
+        yield from ledger.differences(releases)
+
+
+def _check_history(row: Mapping[Hashable, Any], folder: Path) -> Iterator[str]:
+    """How the row came to be: by which code, on whose records, at the first attempt or not."""
+    if row["private"]:
+        if reason := doubt(row["harness"], _text(row.get("commit"))):
+            yield reason
+        if row["split"] == "public":
+            yield "marked private, but its task is public: the base model and the public phase saw its records"
+    interrupted = folder / "ledger.interrupted.json"
+    if interrupted.exists():
+        roles = [f"'{line['role']}'" for line in json.loads(interrupted.read_text())["charges"]]
+        yield f"it was interrupted and drawn again: {', '.join(roles)}"
+
+
+def _text(value: Any) -> str:
+    """A text of a row; pandas has NaN where there is none."""
+    return value if isinstance(value, str) else ""
+
+
+def _check_claim(selection: str, ledger: Ledger, spent: float) -> Iterator[str]:
+    if (ledger.noise or {}).get("source") == "reproducible":
+        yield "marked private, but its noise was drawn from a seed"
+    if math.isinf(spent):
+        yield "marked private, but records were used without noise"
+    if selection == "non_private" or (selection == "tuned_private" and not ledger.has_selection):
+        yield "marked private, but its hyper-parameters were chosen on private records without accounting"
+    if ledger.has_selection and selection != "tuned_private":
+        yield f"its hyper-parameters are labelled {selection}, but its ledger has a choice on the private records"
+
+
+def _check_ledger(cell: Cell, ledger: Ledger, plain: dict[str, Any]) -> Iterator[str]:
+    budget = ledger.budget
+    if (budget.epsilon, budget.delta, budget.relation) != (cell.epsilon, cell.delta, cell.relation):
+        yield f"its ledger is of {budget}, its spec of ε = {cell.epsilon:g}, δ = {cell.delta:g}, {cell.relation}"
+    if ledger.charges and ledger.n != cell.n:
+        yield f"n = {ledger.n} in the ledger and {cell.n} in the spec"
+    attempts = {charge.attempt for charge in ledger.charges} - {0}
+    if attempts:
+        yield (
+            f"{len(attempts)} attempt{'s' * (len(attempts) > 1)} at it failed after a release: all together spent "
+            f"ε = {ledger.spent():.6g}"
+        )
+    for charge, line in zip(ledger.charges, plain["charges"], strict=True):
+        mechanism, role = charge.mechanism, f"role '{charge.role}'"
+        if not charge.complete:
+            yield f"{role} was charged and not completed"
+        if line["event"] != event_json(mechanism.event()):
+            yield f"{role} recorded an event that is not its mechanism's"
+        for name, value in (
+            ("sensitivity", mechanism.sensitivity(budget.relation)),
+            ("noise_std", mechanism.noise_std(budget.relation)),
+        ):
+            recorded, derived = _numbers(line[name]), _numbers(value)
+            if len(recorded) != len(derived) or not all(map(_same, recorded, derived)):
+                shown = ", ".join(f"{number:.6g}" for number in derived)
+                yield f"{role} has {name} {line[name]} recorded, {shown} by its mechanism under {budget.relation}"
+    yield from _check_options(cell, [charge.mechanism for charge in ledger.charges])
+
+
+def _check_options(cell: Cell, charged: list[Mechanism]) -> Iterator[str]:
+    """Options of the spec that some mechanism should have and none has; a method may have several mechanisms."""
+    parts = [part for mechanism in charged for part in (mechanism, *getattr(mechanism, "trial", ()))]
+    for name in ("steps", "sampling_prob", "l2_clip_norm", "mean_trials", "shape"):
+        values = [getattr(part, name) for part in parts if name in mechanism_json(part)]
+        if name in cell.options and values and cell.options[name] not in values:
+            shown = ", ".join(map(str, values))
+            yield f"{name} = {shown} in its ledger, its spec {cell.options[name]}"
+
+
+def _check_folders(store: Store, done: set[str]) -> Iterator[str]:
+    """Parameters without a ledger, wherever they lie; of done cells that is said already."""
+    for theta in sorted(store.root.glob("cells/*/theta.safetensors")):
+        if theta.parent.name not in done and not (theta.parent / "ledger.json").exists():
+            yield f"cell {theta.parent.name}: it has parameters and no ledger.json: nothing can be claimed for them"
+
+
+def _check_failed(store: Store, failed: pd.DataFrame) -> Iterator[str]:
+    """Failed cells that had released something: whoever tries until a cell succeeds pays for all tries."""
+    keys = ["method", "task", "n", "delta", "relation"]
+    for key, rows in failed.groupby(keys):
+        method, task, n, delta, relation = map(str, key)
+        paths = [store.directory(cell) / "ledger.json" for cell in rows["cell"]]
+        ledgers = [json.loads(path.read_text()) for path in paths if path.exists()]
+        charged = [ledger["charges"] for ledger in ledgers if ledger.get("charges")]
+        if not charged:
+            continue
+        try:
+            events = [event_from_json(line["event"]) for charges in charged for line in charges]
+            spent = f"ε = {epsilon_of(events, float(delta), Relation(relation)):.6g} at δ = {float(delta):g}"
+        except (PrivacyError, UserError, LookupError, TypeError, ValueError, AttributeError) as error:
+            spent = f"an ε that cannot be derived ({type(error).__name__}: {error})"
+        cells = f"{len(charged)} failed cell{'s' * (len(charged) > 1)}"
+        yield (
+            f"{method} on {task} (n = {n}): {cells} failed after a release and count as attempts; together they spent "
+            f"{spent}"
+        )
+
+
+def _check_settings(store: Store, done: pd.DataFrame) -> Iterator[str]:
+    """Several settings of one method on one private task: to show one of them is a choice on private results."""
+    rows = done[(done["split"] == "private") & (done["role"] == "method")]
+    rows = rows.assign(options=[json.dumps(store.cell(cell).options, sort_keys=True) for cell in rows["cell"]])
+    keys = ["collection", "task", "method", "epsilon", "n", "embedding_dim"]
+    for (_, task, method, epsilon, n, k), group in rows.groupby(keys):
+        settings = [json.loads(options) for options in group["options"].unique()]
+        if len(settings) < 2:
+            continue
+        names = sorted({name for options in settings for name in options})
+        told = [name for name in names if len({str(options.get(name)) for options in settings}) > 1]
+        shown = "; ".join(", ".join(f"{name} = {options.get(name)}" for name in told) for options in settings)
+        where = f"n = {n}, k = {k}" if k else f"n = {n}"
+        yield (
+            f"{method} at ε = {epsilon:g} on {task} ({where}): {len(settings)} settings ran on this private task "
+            f"({shown}); to choose among them by their results is a use of private records that is not accounted for"
+        )
+
+
+def _check_whole(done: pd.DataFrame) -> Iterator[str]:
+    for name, values in (("protocol", done["protocol"]), ("relation", done["relation"]), ("delta", done["delta"])):
+        found = sorted(values.unique())
+        if len(found) > 1:
+            yield f"rows of different {name} in one store: {', '.join(map(str, found))}; keep one store for each"
+    if "fid" not in done:
+        return
+    groups = done.groupby(["collection", "task", "n", "protocol"])
+    tests = [
+        (key, method, epsilon, rows["fid"], group.loc[group["role"] == "ceiling", "fid"])
+        for key, group in groups
+        for (method, epsilon), rows in group[group["private"] & (group["epsilon_spent"] > 0)].groupby(
+            ["method", "epsilon"]
+        )
+    ]
+    for (_, task, n, _), method, epsilon, private, ceiling in tests:
+        # An interval needs two numbers on either side.
+        if min(private.count(), ceiling.count()) < 2:
+            continue
+        # A pooled variance, for with three seeds a side Welch's test finds nothing at this level.
+        better = ttest_ind(private, ceiling, alternative="less", nan_policy="omit")
+        if better.pvalue < SIGNIFICANCE / len(tests):
+            yield (
+                f"{method} at ε = {epsilon:g} on {task} (n = {n}): a Fréchet distance of {private.mean():.4g} over "
+                f"{len(private)} seeds beats the non-private ceiling's {ceiling.mean():.4g} (p = {better.pvalue:.1g})"
+            )
+
+
+def _numbers(value: Any) -> list[float]:
+    return [float(number) for number in (value if isinstance(value, (list, tuple)) else [value])]
+
+
+def _same(a: float, b: float) -> bool:
+    return a == b or math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9)

@@ -1,0 +1,72 @@
+"""What a number may be called: whose features it is on, how its options were chosen, whether its code was sound.
+
+Guarantees that only Inception's features give a "FID", and that one rule says which private rows support no claim.
+Imports no torch, so that reports can name what they show; it computes nothing.
+"""
+
+from packaging.version import InvalidVersion, Version
+
+from dphyper.core.errors import unknown_name
+
+# Since this version a private row counts. Before it the generator of private losses had 32 bits of secret state,
+# kernels let a record's row depend on how many others were with it, and releases showed all bits of their noise.
+SOUND_SINCE = "0.2.0.dev0"
+
+# How hyper-parameters were chosen, as a sentence of the privacy statement.
+SELECTIONS = {
+    "fixed": "All hyper-parameters were fixed in advance, at no privacy cost.",
+    "tuned_public": "Hyper-parameters were chosen on public tasks held out for tuning, at no privacy cost.",
+    "tuned_private": "Hyper-parameters were chosen on the private records, each trial drawing its own at random.",
+    "non_private": "Hyper-parameters were chosen on the private records, at a cost that is not accounted for.",
+    "unknown": "How the hyper-parameters were chosen is not recorded; a choice on private results would not be "
+    "accounted for.",
+}
+
+_DISTANCES = {
+    "inception": "FID",
+    "clip": "CLIP-FID",
+    "efficientnet_lite0": "FD (EfficientNet-Lite0)",
+}
+
+
+def distance_label(extractor: str) -> str:
+    """Name of the Fréchet distance on an extractor's features, for axes and column heads.
+
+    Args:
+        extractor: As in `Protocol.extractor`.
+
+    Raises:
+        UserError: No such extractor.
+
+    >>> distance_label("inception"), distance_label("efficientnet_lite0")
+    ('FID', 'FD (EfficientNet-Lite0)')
+    """
+    if extractor not in _DISTANCES:
+        raise unknown_name("extractor", extractor, _DISTANCES)
+    return _DISTANCES[extractor]
+
+
+def doubt(harness: str, commit: str) -> str:
+    """Why a private row of that code supports no claim; empty if it does.
+
+    Args:
+        harness: Version of dphyper that made the row.
+        commit: Git commit that it ran from, with ``-dirty`` behind it where files had been changed.
+
+    >>> doubt("0.1.0", "c0ffee")
+    'it was made by dphyper 0.1.0, and private rows count since 0.2.0.dev0: the code before had known faults'
+    >>> doubt("0.2.0", "c0ffee"), doubt("0.2.0", "c0ffee-dirty")
+    ('', 'it was made from the changed commit c0ffee-dirty: what ran is not known')
+    """
+    try:
+        before = Version(harness) < Version(SOUND_SINCE)
+    except InvalidVersion:
+        return f"it was made by dphyper '{harness}', which is no version: what ran is not known"
+    if before:
+        return (
+            f"it was made by dphyper {harness}, and private rows count since {SOUND_SINCE}: the code before had known "
+            "faults"
+        )
+    if commit.endswith("-dirty"):
+        return f"it was made from the changed commit {commit}: what ran is not known"
+    return "" if commit else "it was made from no known commit: what ran is not known"

