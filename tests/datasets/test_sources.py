@@ -35,7 +35,7 @@ LABELS = np.repeat(np.arange(len(CLASSES)), PER_CLASS)
 
 
 def load(spec: DataSpec) -> Collection:
-    collection: Collection = DATASETS[spec.scheme](spec)
+    collection: Collection = DATASETS[spec.scheme].load(spec)
     return collection
 
 
@@ -195,8 +195,8 @@ def test_two_loads_are_equal(name: str, load_once: Callable[[str], Loaded]) -> N
 def test_glyphs_are_equal_in_another_process_that_orders_sets_differently(load_once: Callable[[str], Loaded]) -> None:
     loaded = load_once("glyphs")
     code = (
-        "from dphyper.core.specs import DataSpec; from dphyper.datasets.glyphs import load; "
-        "print(load(DataSpec()).public_fingerprint)"
+        "from dphyper.core.specs import DataSpec; from dphyper.datasets.glyphs import Glyphs; "
+        "print(Glyphs.load(DataSpec()).public_fingerprint)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], env=os.environ | {"PYTHONHASHSEED": "7"}, capture_output=True, check=True

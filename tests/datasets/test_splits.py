@@ -42,7 +42,7 @@ FAMILIES = {"holiday": HOLIDAY, "phantoms": PHANTOMS, "patients": PATIENTS}
 
 
 def load(spec: DataSpec) -> Collection:
-    collection: Collection = DATASETS[spec.scheme](spec)
+    collection: Collection = DATASETS[spec.scheme].load(spec)
     return collection
 
 

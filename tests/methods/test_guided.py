@@ -23,7 +23,8 @@ from dphyper.privacy.ledger import Ledger
 from dphyper.privacy.noise import NoiseSource
 from dphyper.privacy.private_data import PrivateData
 from dphyper.studies.theory.regression import LinearRegression
-from dphyper.targets.unet import LoRADiffusion, new_scheduler, new_unet
+from dphyper.targets.diffusion import new_scheduler, new_unet
+from dphyper.targets.lora import LoRADiffusion
 
 D = 6
 FREE = Budget(epsilon=math.inf, delta=1e-5, relation=Relation.ADD_OR_REMOVE_ONE)
@@ -72,7 +73,9 @@ def adapted(name: str, budget: Budget = FREE, **options: Any) -> Tensor:
     """Parameters from 40 regression records, always with the same noise."""
     options = {"steps": 5, "learning_rate": 0.1, "l2_clip_norm": 2.0} | options
     private = PrivateData(regression(40, 1), n=40, ledger=Ledger(budget), noise=NoiseSource.reproducible(0))
-    theta: Tensor = made(name, regression(64, 2), **options).adapt(private, budget, torch.Generator().manual_seed(3))
+    theta: Tensor = (
+        made(name, regression(64, 2), **options).adapt(private, budget, torch.Generator().manual_seed(3)).theta
+    )
     return theta
 
 
@@ -121,7 +124,7 @@ def test_pdp_sgd_steps_stay_in_the_public_space() -> None:
     records = regression(64, 2) * torch.tensor([1.0, 1.0, 0, 0, 0, 0, 1.0])
     private = PrivateData(regression(40, 1), n=40, ledger=Ledger(TIGHT), noise=NoiseSource.reproducible(0))
     method = made("pdp_sgd", records, basis_size=8, steps=4, public_every=4)
-    theta = method.adapt(private, TIGHT, torch.Generator().manual_seed(0))
+    theta = method.adapt(private, TIGHT, torch.Generator().manual_seed(0)).theta
     assert theta[:2].abs().min() > 1e-3
     assert theta[2:].abs().max() < 1e-6 * theta.norm()
 

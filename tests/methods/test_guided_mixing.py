@@ -49,7 +49,7 @@ def method(name: str, public: Tensor, **options: Any) -> Method:
 def adapt(name: str, *, public: Tensor | None = None, budget: Budget = TIGHT, **options: Any) -> Tensor:
     public = records(30, seed=1) if public is None else public
     private = PrivateData(records(), n=N, ledger=Ledger(budget), noise=NoiseSource.reproducible(0))
-    return method(name, public, **options).adapt(private, budget, torch.Generator().manual_seed(0))
+    return method(name, public, **options).adapt(private, budget, torch.Generator().manual_seed(0)).theta
 
 
 def guide(name: str, **options: Any) -> Any:

@@ -44,7 +44,7 @@ subject = cache(contract.Subject)
 
 
 def adapt(name: str, records: Tensor, n: int = 0) -> Tensor:
-    return contract.adapt(method(name, records.shape[1]), records, n=n or len(records))[0]
+    return contract.adapt(method(name, records.shape[1]), records, n=n or len(records))[0].theta
 
 
 def check_result_is_a_parameter_vector(name: str) -> None:
@@ -171,7 +171,7 @@ def test_hypernetwork_at_infinite_noise_is_the_prior() -> None:
 def meta_trained(logs: Path) -> tuple[Any, lightning.Trainer]:
     """A hypernetwork after four steps on the 8×8 digits, and its trainer."""
     torch.manual_seed(0)
-    collection = DATASETS["digits8"](DataSpec(source="digits8", image_size=8, cluster_sizes=(60,)))
+    collection = DATASETS["digits8"].load(DataSpec(source="digits8", image_size=8, cluster_sizes=(60,)))
     options = {"train_steps": 4, "tasks": 2, "support": 16, "query": 2, "width": 8, "nested": "2, 4"}
     kind = METHODS["hypernetwork"]
     made = kind(target(), kind.options_type.parse("hypernetwork", options), embedding_dim=4)
@@ -370,7 +370,7 @@ def test_where_most_records_are_novel_the_output_is_the_prior(novel: int, known:
     prior = made.decode(torch.zeros(1, made.embedding_dim), torch.full((1,), torch.inf), torch.ones(1))[0]
     for budget in (contract.NO_BUDGET, Budget(epsilon=20.0, delta=1e-5, relation=Relation.ADD_OR_REMOVE_ONE)):
         private = PrivateData(records, n=20, ledger=Ledger(budget), noise=NoiseSource.reproducible(0))
-        theta = made.adapt(private, budget, torch.Generator().manual_seed(0))
+        theta = made.adapt(private, budget, torch.Generator().manual_seed(0)).theta
         assert torch.equal(theta, prior) != known
 
 
@@ -429,7 +429,7 @@ def test_dp_sgd_without_noise_and_clipping_is_adam_on_the_mean_loss() -> None:
     kind = METHODS["nonprivate_lora"]
     private = PrivateData(images(), n=24, ledger=Ledger(contract.NO_BUDGET), noise=NoiseSource.reproducible(0))
     made = kind(target(), kind.options_type.parse("nonprivate_lora", options), embedding_dim=0)
-    theta = made.adapt(private, contract.NO_BUDGET, torch.Generator().manual_seed(5))
+    theta = made.adapt(private, contract.NO_BUDGET, torch.Generator().manual_seed(5)).theta
 
     plain = target().initial().requires_grad_()
     optimizer = torch.optim.Adam([plain], lr=0.01)

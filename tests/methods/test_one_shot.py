@@ -20,13 +20,14 @@ from dphyper.core.errors import UserError
 from dphyper.methods.dp_mepf import Moments, squares
 from dphyper.methods.dp_merf import FourierFeatures
 from dphyper.methods.fitting import FitOptions, PublicFeatures, fit, nearest_votes
-from dphyper.methods.matching import MatchingOptions, few_step_samples, fit_samples, squared_mmd, tilted_weights
+from dphyper.methods.matching import MatchingOptions, fit_samples, squared_mmd, tilted_weights
 from dphyper.privacy.accounting import calibrate, epsilon_of
 from dphyper.privacy.budget import Budget, Relation
 from dphyper.privacy.ledger import Ledger
 from dphyper.privacy.noise import NoiseSource
 from dphyper.privacy.private_data import PrivateData
-from dphyper.targets.unet import LoRADiffusion, new_scheduler, new_unet
+from dphyper.targets.diffusion import new_scheduler, new_unet
+from dphyper.targets.lora import LoRADiffusion
 
 DELTA = 1e-5
 NO_BUDGET = Budget(epsilon=math.inf, delta=DELTA, relation=Relation.ADD_OR_REMOVE_ONE)
@@ -239,7 +240,7 @@ def test_few_step_samples_are_those_of_a_deterministic_sampler(target: LoRADiffu
 
     theta = 0.1 * torch.randn(target.num_parameters, generator=seeded(1))
     theta.requires_grad_()
-    images = few_step_samples(target, theta, 3, 3, seeded(2))
+    images = target.few_step_samples(theta, 3, 3, seeded(2))
     (gradient,) = torch.autograd.grad(images.sum(), theta)
     assert gradient.isfinite().all()
     assert float(gradient.abs().max()) > 0
@@ -269,7 +270,7 @@ def test_fit_by_samples_lowers_the_mmd(target: LoRADiffusion, public: PublicReco
 
     def exact(theta: Tensor) -> float:
         with torch.no_grad():
-            return float(squared_mmd(embedding(few_step_samples(target, theta, 256, 2, seeded(8))), mean))
+            return float(squared_mmd(embedding(target.few_step_samples(theta, 256, 2, seeded(8))), mean))
 
     assert exact(fitted) < exact(target.initial()) - 0.01
 
@@ -442,7 +443,7 @@ def test_dpagg_without_noise_decodes_the_clipped_mean_code(
 
     monkeypatch.setattr(method, "codes", codes)
     monkeypatch.setattr(method, "choose_scale", lambda mean_Tk, query, noise_std, rng: 3.0)
-    theta = method.adapt(door(of_level(0.1, 3)), NO_BUDGET, seeded())
+    theta = method.adapt(door(of_level(0.1, 3)), NO_BUDGET, seeded()).theta
     relative = lengths.numpy() / 2.0
     clipped = np.minimum(relative, 1.0)[:, None] * fixed.numpy()
     expected = 3.0 * clipped.mean(0) @ method.basis_kP.numpy()

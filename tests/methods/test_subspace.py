@@ -19,7 +19,7 @@ from dphyper.bench.tasks import Collection, Task
 from dphyper.core.errors import UserError
 from dphyper.methods.descent import RateOptions
 from dphyper.methods.dp_sgd import DPSGD
-from dphyper.methods.nonprivate_full import FullDiffusion, NonprivateFull, NonprivateFullOptions
+from dphyper.methods.nonprivate_full import NonprivateFull, NonprivateFullOptions
 from dphyper.methods.subspace import (
     LinearDecoder,
     SubspaceDPSGD,
@@ -32,7 +32,9 @@ from dphyper.privacy.ledger import Ledger
 from dphyper.privacy.noise import NoiseSource
 from dphyper.privacy.private_data import PrivateData
 from dphyper.studies.theory.regression import LinearRegression
-from dphyper.targets.unet import LoRADiffusion, corrupt, new_scheduler, new_unet
+from dphyper.targets.all_weights import AllWeights
+from dphyper.targets.diffusion import corrupt, new_scheduler, new_unet
+from dphyper.targets.lora import LoRADiffusion
 
 FREE = Budget(epsilon=math.inf, delta=1e-5, relation=Relation.ZERO_OUT)
 TIGHT = Budget(epsilon=1.0, delta=1e-5, relation=Relation.ZERO_OUT)
@@ -197,11 +199,11 @@ def test_dp_sgd_in_the_whole_space_is_dp_sgd(budget: Budget) -> None:
     inside = SubspaceDPSGD(target, SubspaceDPSGDOptions(**options), embedding_dim=4)
     with torch.no_grad():
         inside.basis_Pk.copy_(torch.eye(4))
-    wanted = plain.adapt(door(records, budget), budget, torch.Generator())
-    found = inside.adapt(door(records, budget), budget, torch.Generator())
+    wanted = plain.adapt(door(records, budget), budget, torch.Generator()).theta
+    found = inside.adapt(door(records, budget), budget, torch.Generator()).theta
     torch.testing.assert_close(found, wanted)
     inside.scale_k *= 0.5
-    assert not torch.allclose(inside.adapt(door(records, budget), budget, torch.Generator()), wanted, rtol=0.05)
+    assert not torch.allclose(inside.adapt(door(records, budget), budget, torch.Generator()).theta, wanted, rtol=0.05)
 
 
 def test_dp_sgd_stays_in_the_subspace_and_finds_its_best_point() -> None:
@@ -209,17 +211,17 @@ def test_dp_sgd_stays_in_the_subspace_and_finds_its_best_point() -> None:
     method = SubspaceDPSGD(Quadratic(), options, embedding_dim=K)
     method.load_state_dict(trained().state_dict())
     records = private_records()
-    theta = method.adapt(door(records), FREE, torch.Generator())
+    theta = method.adapt(door(records), FREE, torch.Generator()).theta
     np.testing.assert_allclose(theta.numpy(), least_squares(records), atol=0.01)
     assert np.abs(theta.numpy() - least_squares(private_records(seed=2))).max() > 0.05
-    noisy = method.adapt(door(records, TIGHT), TIGHT, torch.Generator()) - method.mean_P.detach()
+    noisy = method.adapt(door(records, TIGHT), TIGHT, torch.Generator()).theta - method.mean_P.detach()
     basis = method.basis_Pk.detach()
     torch.testing.assert_close(basis @ (basis.T @ noisy), noisy, atol=1e-4, rtol=1e-3)
 
 
 def test_one_shot_without_noise_is_least_squares() -> None:
     method, records = trained(), private_records()
-    theta = method.adapt(door(records), FREE, torch.Generator()).numpy()
+    theta = method.adapt(door(records), FREE, torch.Generator()).theta.numpy()
     wanted, b = least_squares(records), method.mean_P.detach().numpy()
     assert np.linalg.norm(theta - wanted) < 0.05 * np.linalg.norm(wanted - b)
     other = least_squares(private_records(seed=2))
@@ -286,7 +288,7 @@ def moved(theta: Tensor) -> torch.nn.Module:
 
 
 def test_full_target_has_all_weights_and_leaves_no_trace() -> None:
-    lora, full = diffusion(), FullDiffusion(diffusion())
+    lora, full = diffusion(), AllWeights(diffusion())
     plain = new_unet(image_size=8, channels=1, block_out_channels=(16, 32), layers_per_block=1)
     assert full.num_parameters == sum(weight.numel() for weight in plain.parameters())
     theta = 0.02 * torch.randn(full.num_parameters, generator=torch.Generator().manual_seed(0))
@@ -300,7 +302,7 @@ def test_full_target_has_all_weights_and_leaves_no_trace() -> None:
 
 
 def test_full_loss_is_that_of_a_moved_network() -> None:
-    full, x = FullDiffusion(diffusion()), images()
+    full, x = AllWeights(diffusion()), images()
     theta = 0.02 * torch.randn(full.num_parameters, generator=torch.Generator().manual_seed(0))
     noisy, t, wanted = corrupt(diffusion().scheduler, x, torch.Generator().manual_seed(2), stratified=False)
     with torch.no_grad():
@@ -318,7 +320,7 @@ def test_nonprivate_full_is_plain_descent_on_all_weights() -> None:
         steps=steps, sampling_prob=1.0, average_last=0.0, learning_rate=0.05, optimizer="sgd", multiplicity=2
     )
     method = NonprivateFull(diffusion(), options, embedding_dim=0)
-    theta = method.adapt(door(x), FREE, torch.Generator().manual_seed(5))
+    theta = method.adapt(door(x), FREE, torch.Generator().manual_seed(5)).theta
 
     unet = moved(torch.zeros(len(theta)))
     weights = [weight.requires_grad_("lora_" not in name) for name, weight in unet.named_parameters()]

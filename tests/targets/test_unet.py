@@ -7,7 +7,8 @@ from diffusers import UNet2DModel
 from torch import Tensor
 
 from dphyper.studies import gradient_cost
-from dphyper.targets.unet import LoRADiffusion, new_scheduler, new_unet, to_unit
+from dphyper.targets.diffusion import new_scheduler, new_unet, to_unit
+from dphyper.targets.lora import LoRADiffusion
 
 
 def target(convolutions: bool = False) -> LoRADiffusion:

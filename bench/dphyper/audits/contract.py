@@ -24,7 +24,7 @@ from torch.overrides import TorchFunctionMode
 
 from dphyper.audits.guards import Guard
 from dphyper.bench.catalog import METHODS
-from dphyper.bench.method import Method
+from dphyper.bench.method import Adaptation, Method
 from dphyper.bench.public import PublicRecords
 from dphyper.core.errors import PrivacyError
 from dphyper.privacy import private_data
@@ -35,7 +35,8 @@ from dphyper.privacy.noise import NoiseSource
 from dphyper.privacy.noisy_sum import noisy_sum
 from dphyper.privacy.private_data import PrivateData
 from dphyper.privacy.record_rows import PerRecord, RecordRows
-from dphyper.targets.unet import LoRADiffusion, new_scheduler, new_unet
+from dphyper.targets.diffusion import new_scheduler, new_unet
+from dphyper.targets.lora import LoRADiffusion
 
 T = TypeVar("T")
 BUDGET = Budget(epsilon=2.0, delta=1e-5, relation=Relation.ADD_OR_REMOVE_ONE)
@@ -86,8 +87,8 @@ def adapt(
     budget: Budget = BUDGET,
     noise: NoiseSource | None = None,
     rng: torch.Generator | None = None,
-) -> tuple[Tensor, Ledger]:
-    """Parameters and ledger of one run, as the harness makes it; the noise is that of seed 0 if not given."""
+) -> tuple[Adaptation, Ledger]:
+    """Adaptation and ledger of one run, as the harness makes it; the noise is that of seed 0 if not given."""
     ledger = Ledger(budget if made.private else NO_BUDGET)
     private = PrivateData(records, n=n, ledger=ledger, noise=noise or NoiseSource.reproducible(0))
     return made.adapt(private, ledger.budget, rng or torch.Generator().manual_seed(0)), ledger
@@ -276,7 +277,8 @@ class Subject:
 
     def _run(self, seed: int, scale: float, budget: Budget, noise_seed: int) -> tuple[Tensor, Ledger]:
         records = scale * tiny_records(seed=seed)
-        return adapt(self.method, records, budget=budget, noise=NoiseSource.reproducible(noise_seed))
+        adaptation, ledger = adapt(self.method, records, budget=budget, noise=NoiseSource.reproducible(noise_seed))
+        return adaptation.theta, ledger
 
     def spread(self, budget: Budget) -> float:
         """How far apart two draws of the noise put the result."""
@@ -293,12 +295,12 @@ def released_alone(subject: Subject) -> Guard:
     """
     tape = Tape()
 
-    def run(records: Tensor) -> tuple[Tensor, float | None]:
+    def run(records: Tensor) -> tuple[Tensor, Mapping[str, float]]:
         made = tiny_method(subject.name)
         WatchedRows.public_rng = torch.Generator().manual_seed(0)
         with patch.object(private_data, "RecordRows", WatchedRows), patch.object(WatchedRows, "tries_slots", False):
-            theta, _ = adapt(made, records, noise=SplitNoise(), rng=WatchedRows.public_rng)
-        return theta, made.embedding_shift
+            adaptation, _ = adapt(made, records, noise=SplitNoise(), rng=WatchedRows.public_rng)
+        return adaptation.theta, adaptation.diagnostics
 
     with tape.recording():
         theta, diagnostics = run(tiny_records())

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from dphyper.bench.method import About, Method, Role
+from dphyper.bench.method import About, Adaptation, Method, Role
 from dphyper.privacy.accounting import calibrate
 from dphyper.privacy.budget import Budget
 from dphyper.privacy.mechanisms import BestOfTrials, Mechanism, NoisyHistogram, OneShotMean
@@ -56,11 +56,11 @@ class MeanPicture(Method):
         theta[:size] = mean_k[:size].to(theta)
         return theta
 
-    def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Tensor:
+    def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Adaptation:
         """Release the mean picture."""
         (mechanism,) = self.mechanisms(budget, self.options)
         assert isinstance(mechanism, OneShotMean)
-        return self.decode(private.release_mean(self.embed, mechanism, role="mean picture").mean)
+        return Adaptation(theta=self.decode(private.release_mean(self.embed, mechanism, role="mean picture").mean))
 
 
 class MixesTheExactMean(MeanPicture):
@@ -107,14 +107,14 @@ class CountsRecords(MeanPicture):
 class ReadsPastTheDoor(MeanPicture):
     """Records read from the closure of the door, beside an honest release."""
 
-    def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Tensor:
+    def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Adaptation:
         """Take them by force."""
         door: Any = private
         cells = [cell.cell_contents for cell in door._noisy_sums.__closure__]
         draw = next(value for value in cells if callable(value))
         inner = [cell.cell_contents for cell in draw.__closure__]
         (records,) = (value for value in inner if isinstance(value, Tensor))
-        return super().adapt(private, budget, rng) + 0.1 * records.mean()
+        return Adaptation(theta=super().adapt(private, budget, rng).theta + 0.1 * records.mean())
 
 
 class NormalisesByTheBatch(MeanPicture):
@@ -139,7 +139,7 @@ class RoundsByTheBatch(MeanPicture):
 class DrawsFromTheSeed(MeanPicture):
     """Randomness of a record's row from the run's generator, which everybody can compute."""
 
-    def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Tensor:
+    def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Adaptation:
         """Remember the generator."""
         self._public = rng
         return super().adapt(private, budget, rng)
@@ -166,7 +166,7 @@ class SharesAGenerator(MeanPicture):
         trial = (OneShotMean(l2_clip_norm=8.0), NoisyHistogram())
         return calibrate(budget, BestOfTrials(trial=trial, mean_trials=2.0, shape=float("inf")))
 
-    def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Tensor:
+    def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Adaptation:
         """Choose a weight by a noisy vote, badly."""
         (mechanism,) = self.mechanisms(budget, self.options)
         assert isinstance(mechanism, BestOfTrials)
@@ -180,20 +180,20 @@ class SharesAGenerator(MeanPicture):
             return theta, float(door.release_histogram(lambda x, _: x.flatten(1)[:, :1], vote, role="vote"))
 
         best = private.best_of(trial, mechanism, role="weight")
-        return self.target.initial() if best is None else best
+        return Adaptation(theta=self.target.initial() if best is None else best)
 
 
 class ReleasesTwice(MeanPicture):
     """Two releases where one is declared."""
 
-    def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Tensor:
+    def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Adaptation:
         """Share the budget between two."""
         first, second = calibrate(budget, *(OneShotMean(l2_clip_norm=8.0),) * 2)
         means = [
             private.release_mean(self.embed, mechanism, role=role).mean
             for mechanism, role in ((first, "first"), (second, "second"))
         ]
-        return self.decode((means[0] + means[1]) / 2)
+        return Adaptation(theta=self.decode((means[0] + means[1]) / 2))
 
 
 class SpendsHalf(MeanPicture):

@@ -32,7 +32,7 @@ from dphyper.privacy.noise import NoiseSource
 from dphyper.privacy.noisy_sum import clip_rows, grid_step, noisy_sum
 from dphyper.privacy.private_data import PrivateData
 from dphyper.privacy.record_rows import RecordRows
-from dphyper.targets.unet import corrupt, new_scheduler
+from dphyper.targets.diffusion import corrupt, new_scheduler
 
 K = 8  # coordinates of a record
 N = 64  # nominal number of records
@@ -251,7 +251,7 @@ def planted_methods() -> list[Planted]:
     from dphyper.bench.catalog import METHODS
 
     places = {name: f"{faulty_methods.__name__}:{name}" for name in (faulty_methods.SOUND, *faulty_methods.FAULTY)}
-    with patch.dict(METHODS.entries, places):
+    with patch.dict(METHODS.locations, places):
         sound = next(contract.findings(faulty_methods.SOUND), None)
         return [
             Planted(

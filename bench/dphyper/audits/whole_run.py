@@ -44,7 +44,7 @@ from dphyper.privacy.noise import NoiseSource
 from dphyper.privacy.noisy_sum import noisy_sum
 from dphyper.privacy.private_data import PrivateData
 from dphyper.privacy.record_rows import PerRecord
-from dphyper.targets.unet import to_unit
+from dphyper.targets.diffusion import to_unit
 
 SCORES = ("loss", "lda", "releases")
 LOSS_DRAWS = 128  # of time and noise for the canary's loss; the same in every run, so that few suffice
@@ -173,7 +173,7 @@ class WholeRuns:
         private = PrivateData(records, n=self.cell.n, ledger=Ledger(budget), noise=self._noise)
         if attacker is not None:
             private._noisy_sums = attacker.watching(private._noisy_sums)
-        return self.method.adapt(private, budget, torch.Generator().manual_seed(self.cell.seed)).detach()
+        return self.method.adapt(private, budget, torch.Generator().manual_seed(self.cell.seed)).theta.detach()
 
     @torch.no_grad()
     def _loss(self, theta: Tensor) -> float:

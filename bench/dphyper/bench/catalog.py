@@ -1,61 +1,22 @@
-"""The registries: every method and data source by name.
+"""The registries of methods and data sources, and a cell in its canonical form.
 
-A new method or source is one new file and one line here; a package outside this repository uses the entry-point
-groups instead. Nothing is imported until a name is looked up.
+A new method or source is one new file and one line of entry points (``pyproject.toml``); nothing is imported until a
+name is looked up.
 """
 
 import dataclasses
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dphyper.core.registry import Registry
 from dphyper.core.specs import Cell
 
-METHODS = Registry(
-    "method",
-    {
-        "hypernetwork": "dphyper.methods.hypernetwork:Hypernetwork",
-        "hypernetwork_sigma0": "dphyper.methods.hypernetwork:HypernetworkSigma0",
-        "public_mean": "dphyper.methods.hypernetwork:PublicMean",
-        "dp_sgd": "dphyper.methods.dp_sgd:DPSGD",
-        "dp_sgd_tuned": "dphyper.methods.dp_sgd_tuned:DPSGDTuned",
-        "pda_dpmd": "dphyper.methods.pda_dpmd:PDADPMD",
-        "adadps": "dphyper.methods.adadps:AdaDPS",
-        "dope_sgd": "dphyper.methods.dope_sgd:DOPESGD",
-        "dpagg": "dphyper.methods.dpagg:DPAgg",
-        "private_evolution": "dphyper.methods.private_evolution:PrivateEvolution",
-        "privimage": "dphyper.methods.privimage:PrivImage",
-        "dp_feta": "dphyper.methods.dp_feta:DPFETA",
-        "dp_mepf": "dphyper.methods.dp_mepf:DPMEPF",
-        "dp_merf": "dphyper.methods.dp_merf:DPMERF",
-        "pdp_sgd": "dphyper.methods.pdp_sgd:PDPSGD",
-        "gep": "dphyper.methods.gep:GEP",
-        "b_gep": "dphyper.methods.gep:BiasedGEP",
-        "rgp": "dphyper.methods.rgp:RGP",
-        "pazo": "dphyper.methods.pazo:PAZO",
-        "pe_sgd": "dphyper.methods.pe_sgd:PESGD",
-        "public_only": "dphyper.methods.public_only:PublicOnly",
-        "subspace_dp_sgd": "dphyper.methods.subspace:SubspaceDPSGD",
-        "subspace_one_shot": "dphyper.methods.subspace:SubspaceOneShot",
-        "nonprivate_lora": "dphyper.methods.nonprivate_lora:NonprivateLoRA",
-        "nonprivate_full": "dphyper.methods.nonprivate_full:NonprivateFull",
-    },
-    group="dphyper.methods",
-)
+if TYPE_CHECKING:
+    from dphyper.bench.method import Method
+    from dphyper.bench.source import Source
 
-DATASETS = Registry(
-    "data source",
-    {
-        "glyphs": "dphyper.datasets.glyphs:load",
-        "digits8": "dphyper.datasets.digits8:load",
-        "torchvision": "dphyper.datasets.torchvision:load",
-        "parquet": "dphyper.datasets.parquet:load",
-        "folder": "dphyper.datasets.folder:load",
-        "npz": "dphyper.datasets.npz:load",
-        "icons": "dphyper.datasets.icons:load",
-    },
-    group="dphyper.datasets",
-)
+METHODS: "Registry[Method]" = Registry("method", "dphyper.bench.method:Method", "dphyper.methods")
+DATASETS: "Registry[Source]" = Registry("data source", "dphyper.bench.source:Source", "dphyper.datasets")
 
 
 def canonical(cell: Cell) -> Cell:

@@ -8,7 +8,7 @@ alone and returns θ. The harness, not the method, decides what is evaluated and
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
 import lightning
@@ -21,7 +21,7 @@ from dphyper.core.errors import UserError, unknown_name
 from dphyper.privacy.budget import Budget
 from dphyper.privacy.mechanisms import Mechanism
 from dphyper.privacy.private_data import PrivateData
-from dphyper.targets.unet import Target
+from dphyper.targets.target import Target
 
 Role = Literal["method", "control", "floor", "ceiling"]
 Axis = Literal["task", "n", "epsilon", "embedding_dim", "seed"]
@@ -73,6 +73,21 @@ class About:
     departures: str = ""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Adaptation:
+    """What a method makes of private records.
+
+    Attributes:
+        theta: (P,) parameters of the target.
+        diagnostics: Numbers that tell how it went, each a function of what was released and of nothing else of the
+            private records; ``embedding_shift`` is how far the release of an embedding lies from those of the public
+            tasks, about 1 for one of them.
+    """
+
+    theta: Tensor
+    diagnostics: Mapping[str, float] = field(default_factory=dict)
+
+
 class Method(lightning.LightningModule, ABC):
     """A way to turn private records into parameters.
 
@@ -89,6 +104,11 @@ class Method(lightning.LightningModule, ABC):
         reads_public: Whether `adapt` reads records of public tasks, which the harness then puts into `public`.
         options_type: The class of `options`.
         quick_options: Options with which the contract suite runs the method in a second or two.
+        label: Name in print; the registered name if there is none.
+        colour: Of its curves, as ``#RRGGBB``; a spare one if there is none. Okabe and Ito's and Tol's are safe for the
+            common colour blindnesses.
+        marker: Of its curves, as matplotlib's; curves that share a panel should differ in colour and in marker.
+        order: Place among the methods of its role in tables and legends, small numbers first.
 
     Args:
         target: The model whose parameters are wanted.
@@ -97,8 +117,6 @@ class Method(lightning.LightningModule, ABC):
 
     Attributes:
         public: Records of public tasks, where `reads_public` asks for them.
-        embedding_shift: After `adapt`: how far the release lies from those of the public tasks, about 1 for one of
-            them; a function of what was released. None for methods without an embedding.
         public_dim: The dimension that the public phase is trained for; k, unless one network serves several.
     """
 
@@ -112,13 +130,16 @@ class Method(lightning.LightningModule, ABC):
     reads_public: ClassVar[bool] = False
     options_type: ClassVar[type[Options]] = Options
     quick_options: ClassVar[Mapping[str, Any]] = {}
+    label: ClassVar[str]
+    colour: ClassVar[str]
+    marker: ClassVar[str]
+    order: ClassVar[int]
 
     public: PublicRecords
 
     def __init__(self, target: Target, options: Options, *, embedding_dim: int) -> None:
         super().__init__()
         self.target, self.embedding_dim, self.public_dim = target, embedding_dim, embedding_dim
-        self.embedding_shift: float | None = None
         self._options = options
 
     @property
@@ -141,8 +162,8 @@ class Method(lightning.LightningModule, ABC):
         return ()
 
     @abstractmethod
-    def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Tensor:
-        """Parameters for the private records.
+    def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Adaptation:
+        """Make parameters of the private records.
 
         Args:
             private: The only way to them. Functions given to it are handed the randomness of private losses, which is
@@ -150,7 +171,4 @@ class Method(lightning.LightningModule, ABC):
             budget: What may be spent; every mechanism of ``private`` charges the ledger that holds it.
             rng: Randomness of everything else (initialisation, public batches). The seed fixes it, so that a run which
                 goes on after its release meets the same; it is public, and no function of a record may draw from it.
-
-        Returns:
-            (P,) parameters of the target.
         """

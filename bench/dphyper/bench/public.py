@@ -4,11 +4,12 @@ It deals *episodes*: a few tasks at a time, each split into a support set (what 
 and a query set (what the adapted model is judged on), with no record in both. It holds public and tuning
 records only; the private ones were left behind when it was built, so no public stage can read them.
 
-Shapes: T tasks in an episode, S support rows, Q query rows; rows index `PublicTasks.images`.
+Shapes: T tasks in an episode, S support rows, Q query rows; rows index `PublicTasks.records`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import lightning
 import numpy as np
@@ -19,9 +20,13 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from dphyper.bench.tasks import Collection, Split, Task
 from dphyper.core.errors import UserError
-from dphyper.targets.unet import to_unit
 
 Rows = NDArray[np.int64]
+Encode = Callable[[NDArray[Any]], Tensor]
+"""Records of a collection as the tensor that a target takes: `Target.encode`."""
+
+# Raised when episodes come to be dealt in another way: what was trained before is then not taken for the present.
+DEALER_VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,13 +67,13 @@ class PublicRecords:
     shares: NDArray[np.float64]
 
     @classmethod
-    def of(cls, collection: Collection, device: torch.device, cluster_weight: float = 0.125) -> "PublicRecords":
-        """The images of the public tasks; a cluster weighs ``cluster_weight`` of a family."""
+    def of(cls, collection: Collection, encode: Encode, cluster_weight: float = 0.125) -> "PublicRecords":
+        """The records of the public tasks; a cluster weighs ``cluster_weight`` of a family."""
         public = collection.select("public")
         kept = np.unique(np.concatenate([task.indices for task in public]))
         weights = np.asarray([cluster_weight if task.kind == "cluster" else 1.0 for task in public])
         return cls(
-            records=to_unit(np.asarray(collection.records[kept], np.uint8)).to(device),
+            records=encode(collection.records[kept]),
             tasks=tuple(np.searchsorted(kept, task.indices) for task in public),
             shares=weights / weights.sum(),
         )
@@ -86,6 +91,7 @@ class PublicTasks(lightning.LightningDataModule):
 
     Args:
         collection: Its public and tuning tasks are copied, nothing else.
+        encode: Of the target that is trained.
         seed: Fixes the episodes.
         tasks: T.
         support: S, 0 for none.
@@ -100,12 +106,13 @@ class PublicTasks(lightning.LightningDataModule):
         validation_steps: Validation batches; 0, or a collection without tuning tasks, for none.
 
     Attributes:
-        images: (N, C, H, W) float32 in [-1, 1], all public and tuning records.
+        records: (N, ...) all public and tuning records, encoded.
     """
 
     def __init__(
         self,
         collection: Collection,
+        encode: Encode,
         *,
         seed: int,
         tasks: int,
@@ -120,7 +127,7 @@ class PublicTasks(lightning.LightningDataModule):
         super().__init__()
         dealt = {"public": _some_families(collection, families), "tuning": collection.select("tuning")}
         kept = np.unique(np.concatenate([task.indices for some in dealt.values() for task in some]))
-        self.images = to_unit(np.asarray(collection.records[kept], np.uint8))
+        self.records = encode(collection.records[kept])
         self.rows = {split: [np.searchsorted(kept, task.indices) for task in some] for split, some in dealt.items()}
         self.seed, self.tasks, self.support, self.query = seed, tasks, support, query
         self.mixture = mixture

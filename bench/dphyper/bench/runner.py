@@ -52,7 +52,8 @@ from dphyper.privacy.noise import NoiseSource
 from dphyper.privacy.private_data import PrivateData
 from dphyper.privacy.statement import privacy_statement
 from dphyper.targets import unet as target
-from dphyper.targets.unet import LoRADiffusion, to_unit
+from dphyper.targets.diffusion import to_unit
+from dphyper.targets.lora import LoRADiffusion
 
 
 class Runner:
@@ -92,7 +93,7 @@ class Runner:
         return Evaluator(protocol, weights=self.performance.weights, device=self.device)
 
     def _collection(self, spec: DataSpec) -> Collection:
-        collection: Collection = DATASETS[spec.scheme](spec)
+        collection: Collection = DATASETS[spec.scheme].load(spec)
         return collection
 
     def check(self, cells: Iterable[Cell]) -> None:

@@ -345,7 +345,7 @@ def _ls(config: Namespace) -> int:
                 print(f"{name:12} {(sys.modules[DATASETS[name].__module__].__doc__ or '').splitlines()[0]}")
         case "tasks":
             spec = dataclasses.replace(config.data, **({"source": config.source} if config.source else {}))
-            collection = DATASETS[spec.scheme](spec)
+            collection = DATASETS[spec.scheme].load(spec)
             for task in collection.tasks:
                 print(f"{task.split:8} {len(task):6} {task.id}{' (development)' if task.development else ''}")
             for line in collection.passed_over:

@@ -1,60 +1,93 @@
-"""Lazy registries that join methods, datasets and targets to the harness.
+"""Registries: short names of classes that are imported only when they are used.
 
-A registry maps a short name to ``"module:attribute"`` and imports the module only when the name is used, so
-that importing the harness costs nothing and the report side never loads torch. Packages outside this
-repository add entries through the entry-point groups ``dphyper.methods`` and ``dphyper.datasets``. A name
-registered twice is an error that shows both parties.
+What a registry holds comes from entry points alone, ours (``pyproject.toml``) and those of outside packages alike.
+Guarantees: importing a registry imports none of its classes, a name that is registered twice is an error that shows
+both parties, and a class that is not of the registry's kind is refused when it is looked up. It does not check that a
+class works: the contract suites do.
 """
 
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+from dphyper.core.cards import Card, read_card
 from dphyper.core.errors import UserError, unknown_name
 
+T = TypeVar("T")
 
-class Registry(Mapping[str, Any]):
-    """Names to lazily imported objects.
+
+class Registry(Mapping[str, type[T]], Generic[T]):
+    """Names to classes.
 
     Args:
-        kind: What the entries are, in the singular, for messages ("method").
-        entries: Name to ``"module:attribute"``.
-        group: Entry-point group that outside packages use, if any.
+        kind: What an entry is, in the singular, for messages ("method").
+        base: ``"module:Class"`` that every entry must be a subclass of.
+        group: Entry-point group that the names come from, such as ``dphyper.methods``.
 
     Attributes:
-        entries: Name to ``"module:attribute"``, those of outside packages included.
+        locations: Name to ``"module:Class"``.
+
+    >>> methods: Registry[object] = Registry("method", "builtins:object", "dphyper.methods")
+    >>> methods.locations["dp_sgd"], methods.card("dp_sgd").own["label"]
+    ('dphyper.methods.dp_sgd:DPSGD', 'DP-SGD')
     """
 
-    def __init__(self, kind: str, entries: Mapping[str, str], group: str | None = None) -> None:
-        self.kind = kind
-        self.entries = dict(entries)
-        for point in entry_points(group=group) if group else ():
-            self.add(point.name, point.value)
+    def __init__(self, kind: str, base: str, group: str) -> None:
+        self.kind, self._base, self.group = kind, base, group
+        self.locations: dict[str, str] = {}
+        for point in entry_points(group=group):
+            taken = self.locations.setdefault(point.name, point.value)
+            if taken != point.value:
+                raise UserError(
+                    f"{kind} '{point.name}' is registered twice, as {taken} and as {point.value}: rename one of them"
+                )
 
-    def add(self, name: str, location: str) -> None:
-        """Register ``location`` ("module:attribute") under ``name``.
+    def __getitem__(self, name: str) -> type[T]:
+        """The class of that name.
 
         Raises:
-            UserError: ``name`` is taken by another location.
+            UserError: The name is unknown, its class cannot be imported, or it is of another kind.
         """
-        taken = self.entries.setdefault(name, location)
-        if taken != location:
+        location = self._location(name)
+        try:
+            found = _load(location)
+        except (ImportError, AttributeError, ValueError) as error:
             raise UserError(
-                f"{self.kind} '{name}' is registered twice, as {taken} and as {location}: rename one of them"
+                f"{self.kind} '{name}' is registered as {location}, which cannot be imported ({error}): expected "
+                "module:Class; mend the entry point or install what is missing"
+            ) from error
+        base = _load(self._base)
+        if not (isinstance(found, type) and issubclass(found, base)):
+            raise UserError(
+                f"{self.kind} '{name}' is registered as {location}, which is no subclass of {self._base}: derive it "
+                "from that class"
             )
+        return found
 
-    def __getitem__(self, name: str) -> Any:
-        if name not in self.entries:
-            raise unknown_name(self.kind, name, self.entries)
-        module, attribute = self.entries[name].split(":")
-        return getattr(import_module(module), attribute)
+    def card(self, name: str) -> Card:
+        """What the source of a class says about itself; nothing is imported.
+
+        Raises:
+            UserError: The name is unknown.
+        """
+        return read_card(self._location(name))
+
+    def _location(self, name: str) -> str:
+        if name not in self.locations:
+            raise unknown_name(self.kind, name, self.locations)
+        return self.locations[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self.entries
+        return name in self.locations
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.entries)
+        return iter(self.locations)
 
     def __len__(self) -> int:
-        return len(self.entries)
+        return len(self.locations)
+
+
+def _load(location: str) -> Any:
+    module, attribute = location.split(":")
+    return getattr(import_module(module), attribute)

@@ -7,6 +7,7 @@ are too few for a result worth reporting.
 import numpy as np
 from sklearn.datasets import load_digits
 
+from dphyper.bench.source import Source
 from dphyper.bench.tasks import Collection
 from dphyper.core.specs import DataSpec
 from dphyper.datasets._cut import cut
@@ -14,18 +15,23 @@ from dphyper.datasets._families import by_label
 from dphyper.datasets._images import fit_arrays
 
 
-def load(spec: DataSpec) -> Collection:
-    """Load the digits; private by default 3 and 8, tuning 5 (all curved, so that the other seven help)."""
-    digits = load_digits()
-    # Ink from 0 to 16; 255/16 a step, so that full ink is white.
-    images = np.round(digits.images * (255 / 16)).astype(np.uint8)
-    return cut(
-        name="digits8",
-        images=fit_arrays(images, spec),
-        families=by_label(digits.target, [str(name) for name in digits.target_names]),
-        spec=spec,
-        private=("3", "8"),
-        tuning=("5",),
-        show_reference=True,
-        licence="Optical Recognition of Handwritten Digits, Alpaydin and Kaynak 1998, UCI, CC BY 4.0, by scikit-learn",
-    )
+class Digits8(Source):
+    """The 1,797 handwritten 8×8 digits of scikit-learn, for tests and first tries."""
+
+    @classmethod
+    def load(cls, spec: DataSpec) -> Collection:
+        """Load the digits; private by default 3 and 8, tuning 5 (all curved, so that the other seven help)."""
+        digits = load_digits()
+        # Ink from 0 to 16; 255/16 a step, so that full ink is white.
+        images = np.round(digits.images * (255 / 16)).astype(np.uint8)
+        return cut(
+            name="digits8",
+            images=fit_arrays(images, spec),
+            families=by_label(digits.target, [str(name) for name in digits.target_names]),
+            spec=spec,
+            private=("3", "8"),
+            tuning=("5",),
+            show_reference=True,
+            licence="Optical Recognition of Handwritten Digits, Alpaydin and Kaynak 1998, UCI, CC BY 4.0, by "
+            "scikit-learn",
+        )

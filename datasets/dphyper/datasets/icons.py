@@ -20,6 +20,7 @@ import numpy as np
 from filelock import FileLock
 from PIL import Image
 
+from dphyper.bench.source import Source
 from dphyper.bench.tasks import Collection
 from dphyper.core.errors import UserError
 from dphyper.core.specs import DataSpec, content_hash
@@ -99,38 +100,42 @@ MODIFIERS = (
 )
 
 
-def load(spec: DataSpec) -> Collection:
-    """Load the icons, rendering them on first use.
+class Icons(Source):
+    """Icons of an unpacked ``@iconify/json`` package: ``icons:PATH``."""
 
-    Raises:
-        UserError: The path holds no icon sets, a set is corrupt, or resvg-py is missing.
-    """
-    root = Path(spec.argument)
-    files, passed_over = visible(root, root.glob("json/*.json"))
-    if not spec.argument or not files:
-        raise UserError(
-            f"data.source '{spec.source}': expected icons:PATH with an unpacked @iconify/json package, which has "
-            "json/*.json (npm pack @iconify/json, then unpack it)"
+    @classmethod
+    def load(cls, spec: DataSpec) -> Collection:
+        """Load the icons, rendering them on first use.
+
+        Raises:
+            UserError: The path holds no icon sets, a set is corrupt, or resvg-py is missing.
+        """
+        root = Path(spec.argument)
+        files, passed_over = visible(root, root.glob("json/*.json"))
+        if not spec.argument or not files:
+            raise UserError(
+                f"data.source '{spec.source}': expected icons:PATH with an unpacked @iconify/json package, which has "
+                "json/*.json (npm pack @iconify/json, then unpack it)"
+            )
+        known = [[file.name, file.stat().st_size] for file in files]
+        key = content_hash([VERSION, known, spec.image_size, SYNONYMS, MODIFIERS, CONCEPTS, PER_CONCEPT])
+        archive = Path(spec.root) / f"icons-{key}.npz"
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(archive.with_suffix(".lock")):
+            if not archive.exists():
+                _render(files, spec.image_size, archive)
+        images, families = read(str(archive), spec)
+        return cut(
+            name="icons",
+            images=images,
+            families=families,
+            spec=spec,
+            passed_over=passed_over,
+            private=PRIVATE,
+            tuning=TUNING,
+            show_reference=True,
+            licence=f"{len(files)} icon sets of @iconify/json, each under the licence that its file names",
         )
-    known = [[file.name, file.stat().st_size] for file in files]
-    key = content_hash([VERSION, known, spec.image_size, SYNONYMS, MODIFIERS, CONCEPTS, PER_CONCEPT])
-    archive = Path(spec.root) / f"icons-{key}.npz"
-    archive.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(archive.with_suffix(".lock")):
-        if not archive.exists():
-            _render(files, spec.image_size, archive)
-    images, families = read(str(archive), spec)
-    return cut(
-        name="icons",
-        images=images,
-        families=families,
-        spec=spec,
-        passed_over=passed_over,
-        private=PRIVATE,
-        tuning=TUNING,
-        show_reference=True,
-        licence=f"{len(files)} icon sets of @iconify/json, each under the licence that its file names",
-    )
 
 
 def _render(files: list[Path], size: int, archive: Path) -> None:

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dphyper.bench.source import Source
 from dphyper.bench.tasks import Collection
 from dphyper.core.errors import UserError, unknown_name
 from dphyper.core.specs import DataSpec
@@ -35,39 +36,43 @@ from dphyper.datasets._families import by_label, family_name, merged
 from dphyper.datasets._images import fit_arrays
 
 
-def load(spec: DataSpec) -> Collection:
-    """Load the archives; private by default the last two families of the first, tuning the one before.
+class Npz(Source):
+    """NumPy archives: ``npz:PATH``, or ``npz:PATH+PATH+…``."""
 
-    Raises:
-        UserError: A file is missing, is no archive of plain arrays, or has none of the layouts.
-    """
-    first, *further = spec.argument.split("+")
-    images, families = read(first, spec)
-    pool, named, known, far = [images], [*families.items()], set(families), []
-    wanted = {*map(family_name, (*spec.private, *spec.tuning))}
-    for part in further:
-        others, theirs = read(part, spec)
-        for name, rows in theirs.items():
-            family = family_name(f"{_path(part).stem}.{name}")
-            known.add(family)
-            if family in wanted:
-                named.append((family, np.arange(len(rows)) + sum(map(len, pool))))
-                pool.append(others[rows])
-                far.append(family)
-    developed = {*map(family_name, spec.development)}
-    for family in sorted(wanted | developed):
-        if family not in known:
-            raise unknown_name("family", family, known)
-    families = merged(named)
-    return cut(
-        name="+".join(_path(part).stem for part in (first, *further)),
-        images=np.concatenate(pool),
-        families=families,
-        # A family of a further archive that is not held out is not there at all.
-        spec=dataclasses.replace(spec, development=tuple(sorted(developed & families.keys()))),
-        far=far,
-        licence=f"images of {spec.argument}, under their owners' terms",
-    )
+    @classmethod
+    def load(cls, spec: DataSpec) -> Collection:
+        """Load the archives; private by default the last two families of the first, tuning the one before.
+
+        Raises:
+            UserError: A file is missing, is no archive of plain arrays, or has none of the layouts.
+        """
+        first, *further = spec.argument.split("+")
+        images, families = read(first, spec)
+        pool, named, known, far = [images], [*families.items()], set(families), []
+        wanted = {*map(family_name, (*spec.private, *spec.tuning))}
+        for part in further:
+            others, theirs = read(part, spec)
+            for name, rows in theirs.items():
+                family = family_name(f"{_path(part).stem}.{name}")
+                known.add(family)
+                if family in wanted:
+                    named.append((family, np.arange(len(rows)) + sum(map(len, pool))))
+                    pool.append(others[rows])
+                    far.append(family)
+        developed = {*map(family_name, spec.development)}
+        for family in sorted(wanted | developed):
+            if family not in known:
+                raise unknown_name("family", family, known)
+        families = merged(named)
+        return cut(
+            name="+".join(_path(part).stem for part in (first, *further)),
+            images=np.concatenate(pool),
+            families=families,
+            # A family of a further archive that is not held out is not there at all.
+            spec=dataclasses.replace(spec, development=tuple(sorted(developed & families.keys()))),
+            far=far,
+            licence=f"images of {spec.argument}, under their owners' terms",
+        )
 
 
 def _path(part: str) -> Path:

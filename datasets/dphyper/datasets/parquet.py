@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dphyper.bench.source import Source
 from dphyper.bench.tasks import Collection
 from dphyper.core.errors import UserError
 from dphyper.core.specs import DataSpec
@@ -26,58 +27,62 @@ from dphyper.datasets._files import visible
 from dphyper.datasets._images import decode
 
 
-def load(spec: DataSpec) -> Collection:
-    """Load all files; private by default CIFAR-10's automobile and horse (tuning cat), else the last two.
+class Parquet(Source):
+    """Parquet files in Hugging Face's layout: ``parquet:PATH``, a file or a folder."""
 
-    Raises:
-        UserError: The path is missing, holds no parquet file, or has no image or label column; or an image is
-            corrupt.
-    """
-    path = Path(spec.argument)
-    files, passed_over = ([path], []) if path.is_file() else visible(path, path.rglob("*.parquet"))
-    if not spec.argument or not files:
-        raise UserError(
-            f"data.source '{spec.source}': expected parquet:PATH with a .parquet file or a folder that holds some"
+    @classmethod
+    def load(cls, spec: DataSpec) -> Collection:
+        """Load all files; private by default CIFAR-10's automobile and horse (tuning cat), else the last two.
+
+        Raises:
+            UserError: The path is missing, holds no parquet file, or has no image or label column; or an image is
+                corrupt.
+        """
+        path = Path(spec.argument)
+        files, passed_over = ([path], []) if path.is_file() else visible(path, path.rglob("*.parquet"))
+        if not spec.argument or not files:
+            raise UserError(
+                f"data.source '{spec.source}': expected parquet:PATH with a .parquet file or a folder that holds some"
+            )
+        images, labels, test, unlabelled = [], [], [], 0
+        for file in files:
+            try:
+                table = pq.read_table(file)
+            except (pa.ArrowInvalid, OSError) as error:
+                raise UserError(f"cannot read {file} ({error}): expected an intact parquet file") from error
+            features = _features(table.schema)
+            image_column, label_column = _columns(file, table.schema, features)
+            names = features.get(label_column, {}).get("names")
+            rows = zip(table[image_column].to_pylist(), table[label_column].to_pylist(), strict=True)
+            for number, (image, label) in enumerate(rows):
+                if label in (None, -1) or (
+                    isinstance(label, float) and math.isnan(label)
+                ):  # the hub marks a withheld label with -1
+                    unlabelled += 1
+                    continue
+                if names and not 0 <= label < len(names):
+                    raise UserError(f"row {number} of {file} has the label {label}: expected 0 to {len(names) - 1}")
+                if image is None or image["bytes"] is None:
+                    raise UserError(f"row {number} of {file} has no image bytes: expected images embedded in the file")
+                images.append(decode(image["bytes"], f"in row {number} of {file}", spec))
+                labels.append(str(names[label] if names else label))
+                test.append(file != path and file.name.startswith("test"))
+        if not images:
+            raise UserError(f"{path} holds no labelled image: expected at least one row with an image and a label")
+        if unlabelled:
+            passed_over.append(f"{counted(unlabelled, 'row')} without a label")
+        found, codes = np.unique(labels, return_inverse=True)
+        return cut(
+            name=path.stem,
+            images=np.stack(images),
+            families=by_label(codes, found),
+            spec=spec,
+            passed_over=passed_over,
+            private=("automobile", "horse"),
+            tuning=("cat",),
+            test=np.asarray(test),
+            licence=f"images of {path}, under their owner's terms",
         )
-    images, labels, test, unlabelled = [], [], [], 0
-    for file in files:
-        try:
-            table = pq.read_table(file)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise UserError(f"cannot read {file} ({error}): expected an intact parquet file") from error
-        features = _features(table.schema)
-        image_column, label_column = _columns(file, table.schema, features)
-        names = features.get(label_column, {}).get("names")
-        rows = zip(table[image_column].to_pylist(), table[label_column].to_pylist(), strict=True)
-        for number, (image, label) in enumerate(rows):
-            if label in (None, -1) or (
-                isinstance(label, float) and math.isnan(label)
-            ):  # the hub marks a withheld label with -1
-                unlabelled += 1
-                continue
-            if names and not 0 <= label < len(names):
-                raise UserError(f"row {number} of {file} has the label {label}: expected 0 to {len(names) - 1}")
-            if image is None or image["bytes"] is None:
-                raise UserError(f"row {number} of {file} has no image bytes: expected images embedded in the file")
-            images.append(decode(image["bytes"], f"in row {number} of {file}", spec))
-            labels.append(str(names[label] if names else label))
-            test.append(file != path and file.name.startswith("test"))
-    if not images:
-        raise UserError(f"{path} holds no labelled image: expected at least one row with an image and a label")
-    if unlabelled:
-        passed_over.append(f"{counted(unlabelled, 'row')} without a label")
-    found, codes = np.unique(labels, return_inverse=True)
-    return cut(
-        name=path.stem,
-        images=np.stack(images),
-        families=by_label(codes, found),
-        spec=spec,
-        passed_over=passed_over,
-        private=("automobile", "horse"),
-        tuning=("cat",),
-        test=np.asarray(test),
-        licence=f"images of {path}, under their owner's terms",
-    )
 
 
 def _features(schema: pa.Schema) -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torchvision import datasets
 
+from dphyper.bench.source import Source
 from dphyper.bench.tasks import Collection
 from dphyper.core.errors import UserError, unknown_name
 from dphyper.core.specs import DataSpec
@@ -75,27 +76,31 @@ KNOWN = {
 }
 
 
-def load(spec: DataSpec) -> Collection:
-    """Load one set with its test split.
+class Torchvision(Source):
+    """Image sets by torchvision's loaders: ``torchvision:NAME``."""
 
-    Raises:
-        UserError: An unknown set, or one that is neither under ``spec.root`` nor can be downloaded.
-    """
-    if spec.argument not in KNOWN:
-        raise unknown_name("torchvision set", spec.argument, KNOWN)
-    known = KNOWN[spec.argument]
-    images, families, test = (_omniglot if spec.argument == "Omniglot" else _train_and_test)(spec)
-    return cut(
-        name=spec.argument,
-        images=images,
-        families=families,
-        spec=spec,
-        private=known.private,
-        tuning=known.tuning,
-        test=test,
-        show_reference=True,
-        licence=known.licence,
-    )
+    @classmethod
+    def load(cls, spec: DataSpec) -> Collection:
+        """Load one set with its test split.
+
+        Raises:
+            UserError: An unknown set, or one that is neither under ``spec.root`` nor can be downloaded.
+        """
+        if spec.argument not in KNOWN:
+            raise unknown_name("torchvision set", spec.argument, KNOWN)
+        known = KNOWN[spec.argument]
+        images, families, test = (_omniglot if spec.argument == "Omniglot" else _train_and_test)(spec)
+        return cut(
+            name=spec.argument,
+            images=images,
+            families=families,
+            spec=spec,
+            private=known.private,
+            tuning=known.tuning,
+            test=test,
+            show_reference=True,
+            licence=known.licence,
+        )
 
 
 def _open(spec: DataSpec, **split: bool) -> Any:

@@ -64,6 +64,10 @@ class Preconditioner(Guide):
 class AdaDPS(GuidedDescent):
     """DP-SGD on gradients that are scaled by public ones (AdaDPS)."""
 
+    label = "AdaDPS"
+    colour = "#88CCEE"
+    marker = "X"
+    order = 150
     about = About(
         source="Li et al. 2022 (ICML, arXiv:2202.05963).",
         public_data="At each step the second moment of the mean gradients of `public_tasks` public tasks, over "

@@ -16,14 +16,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from dphyper.bench.method import Method, Options, Role, Selection
+from dphyper.bench.method import Adaptation, Method, Options, Role, Selection
 from dphyper.bench.public import PublicRecords
 from dphyper.core.errors import UserError
 from dphyper.privacy.accounting import calibrate
 from dphyper.privacy.budget import Budget
 from dphyper.privacy.mechanisms import PoissonGradientSteps
 from dphyper.privacy.private_data import PrivateData
-from dphyper.targets.unet import Target
+from dphyper.targets.target import Target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,9 +195,11 @@ class GuidedDescent(Method):
         """The gradient steps, with the noise multiplier that spends the whole budget."""
         return calibrate(budget, options.unscaled())
 
-    def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Tensor:
+    def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Adaptation:
         """Descend the noisy gradients from the base model."""
         options = self._options
         guide = self.guide_type(self.target, options, rng, self.public if self.reads_public else None)
         (mechanism,) = self.mechanisms(budget, options)
-        return descend(self.target, private, mechanism, options, guide, learning_rate=options.learning_rate)
+        return Adaptation(
+            theta=descend(self.target, private, mechanism, options, guide, learning_rate=options.learning_rate)
+        )

@@ -39,6 +39,10 @@ class Origin(Guide):
 class DOPESGD(GuidedDescent):
     """DP-SGD that clips around a public gradient (DOPE-SGD)."""
 
+    label = "DOPE-SGD"
+    colour = "#CC6677"
+    marker = "^"
+    order = 160
     about = About(
         source="Nasr et al. 2023 (ICML, PMLR v202), section 3.1, algorithm 1.",
         public_data="At each step the mean gradient h of `public_tasks` public tasks, over `public_images` records "

@@ -61,6 +61,10 @@ class DPFETAOptions(WarmStartOptions):
 class DPFETA(WarmStart):
     """Noisy central images, a warm-up by them, then DP-SGD."""
 
+    label = "DP-FETA"
+    colour = "#88CCEE"
+    marker = "P"
+    order = 240
     about = About(
         source="DP-FETA, Gong et al. 2025 (arXiv:2504.01521).",
         public_data="The public mean image is taken off each record. The LoRA is warmed up on public images, weighted "

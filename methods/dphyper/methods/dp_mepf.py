@@ -79,6 +79,10 @@ class Moments:
 class DPMEPF(Matching):
     """The mean of perceptual features, released once."""
 
+    label = "DP-MEPF"
+    colour = "#882255"
+    marker = "o"
+    order = 190
     about = About(
         source="DP-MEPF, Harder et al. 2023 (TMLR, arXiv:2205.12900).",
         public_data="Records' features are standardised by `public_images` public records, which are then weighted so "

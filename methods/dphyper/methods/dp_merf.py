@@ -66,6 +66,10 @@ class FourierFeatures:
 class DPMERF(Matching):
     """The mean of random Fourier features of the pixels, released once."""
 
+    label = "DP-MERF"
+    colour = "#CC6677"
+    marker = "s"
+    order = 200
     about = About(
         source="DP-MERF, Harder et al. 2021 (AISTATS, arXiv:2002.11603).",
         public_data="The kernel's bandwidth is a multiple of the median distance of public records, which are then "

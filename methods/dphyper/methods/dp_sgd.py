@@ -16,6 +16,10 @@ from dphyper.methods.descent import GuidedDescent, RateOptions
 class DPSGD(GuidedDescent):
     """DP-SGD or DP-Adam on the LoRA's B."""
 
+    label = "DP-SGD"
+    colour = "#D55E00"
+    marker = "s"
+    order = 10
     about = About(
         source="Abadi et al. 2016 (CCS, arXiv:1607.00133), algorithm 1; noise multiplicity of Dockhorn et al. 2023 "
         "(TMLR, arXiv:2210.09929).",

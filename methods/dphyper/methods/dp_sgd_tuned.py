@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dphyper.bench.method import About, Method, Role, Selection
+from dphyper.bench.method import About, Adaptation, Method, Role, Selection
 from dphyper.core.errors import UserError
 from dphyper.methods.descent import DescentOptions, Guide, descend
 from dphyper.privacy.accounting import calibrate
@@ -79,6 +79,10 @@ class DPSGDTunedOptions(DescentOptions):
 class DPSGDTuned(Method):
     """DP-SGD whose learning rate is chosen on the private records, at a cost that is charged."""
 
+    label = "DP-SGD, tuned privately"
+    colour = "#E69F00"
+    marker = "d"
+    order = 20
     role: ClassVar[Role] = "method"
     about = About(
         source="Papernot & Steinke 2022 (ICLR, arXiv:2110.03620), theorems 2 and 6.",
@@ -109,7 +113,7 @@ class DPSGDTuned(Method):
         )
         return calibrate(budget, unscaled)
 
-    def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Tensor:
+    def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Adaptation:
         """Parameters of the best trial; those of the public model if there was none.
 
         The generator of the run is not used: trials must not share randomness, nor may anybody know it.
@@ -129,7 +133,7 @@ class DPSGDTuned(Method):
             return theta, float(votes)
 
         best = private.best_of(trial, mechanism, role="learning rate")
-        return self.target.initial() if best is None else best
+        return Adaptation(theta=self.target.initial() if best is None else best)
 
     @torch.no_grad()
     def _vote(self, theta: Tensor, x: Tensor, rng: torch.Generator) -> Tensor:

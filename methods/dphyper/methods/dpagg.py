@@ -17,13 +17,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dphyper.bench.method import About, Method, Options, Role, Selection
+from dphyper.bench.method import About, Adaptation, Method, Options, Role, Selection
 from dphyper.core.errors import UserError
 from dphyper.privacy.accounting import calibrate
 from dphyper.privacy.budget import Budget
 from dphyper.privacy.mechanisms import OneShotMean
 from dphyper.privacy.private_data import PrivateData
-from dphyper.targets.unet import Target
+from dphyper.targets.target import Target
 
 # Lengths of θ for a mean code of norm 1, to choose from; the least is the base model, practically.
 SCALES = tuple(2.0**power for power in range(-6, 8))
@@ -59,6 +59,10 @@ class DPAggOptions(Options):
 class DPAgg(Method):
     """Each record's own LoRA code in a random subspace, averaged and noised once."""
 
+    label = "DPAgg"
+    colour = "#AA4499"
+    marker = "D"
+    order = 210
     about = About(
         source="DPAgg-TI, Peetathawatchai et al. 2024 (arXiv:2411.14639), carried from textual inversion to LoRA.",
         public_data="The unit of clipping and the scale of the decoded mean are chosen on `public_tasks` public "
@@ -105,7 +109,7 @@ class DPAgg(Method):
         """The one release, with the noise multiplier that spends the whole budget."""
         return calibrate(budget, OneShotMean(l2_clip_norm=1.0, count_weight=options.count_weight))
 
-    def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Tensor:
+    def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Adaptation:
         """Release the mean code and decode it."""
         options = self._options
         x_TQ = self.public.draw(options.public_tasks, options.public_images + options.query_images, rng)
@@ -117,7 +121,7 @@ class DPAgg(Method):
         clipped_TQk = public_TQk / unit
         clipped_TQk = clipped_TQk / clipped_TQk.norm(dim=-1, keepdim=True).clamp(min=1.0)
         scale = self.choose_scale(clipped_TQk.mean(1), query, release.noise_std, rng)
-        return scale * release.mean.to(self.basis_kP) @ self.basis_kP
+        return Adaptation(theta=scale * release.mean.to(self.basis_kP) @ self.basis_kP)
 
     @torch.no_grad()
     def choose_scale(self, mean_Tk: Tensor, query: Tensor, noise_std: float, rng: torch.Generator) -> float:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dphyper.bench.method import Options
 from dphyper.bench.public import PublicRecords
-from dphyper.targets.unet import Target
+from dphyper.targets.target import Target
 
 
 @dataclass(frozen=True, kw_only=True)

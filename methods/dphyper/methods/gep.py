@@ -108,6 +108,10 @@ class EmbeddingAndResidual(Embedding):
 class BiasedGEP(GuidedDescent):
     """Gradients released by their coordinates in the space of public gradients alone."""
 
+    label = "B-GEP"
+    colour = "#CC6677"
+    marker = "D"
+    order = 120
     about = About(
         source="B-GEP, Yu et al. 2021 (ICLR, arXiv:2102.12677).",
         public_data="As `pdp_sgd`.",
@@ -123,6 +127,10 @@ class BiasedGEP(GuidedDescent):
 class GEP(GuidedDescent):
     """Gradients released as coordinates in the space of public gradients and a residual."""
 
+    label = "GEP"
+    colour = "#AA4499"
+    marker = "v"
+    order = 110
     about = About(
         source="GEP, Yu et al. 2021 (ICLR, arXiv:2102.12677), algorithm 1.",
         public_data="As `pdp_sgd`.",

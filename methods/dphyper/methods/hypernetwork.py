@@ -22,7 +22,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from scipy.stats import chi2, norm
 from torch import Tensor, nn
 
-from dphyper.bench.method import About, Method, Options, Role, Selection
+from dphyper.bench.method import About, Adaptation, Method, Options, Role, Selection
 from dphyper.bench.public import Episode, PublicTasks
 from dphyper.bench.tasks import Collection
 from dphyper.core.errors import UserError
@@ -30,7 +30,7 @@ from dphyper.privacy.accounting import calibrate
 from dphyper.privacy.budget import Budget
 from dphyper.privacy.mechanisms import OneShotMean
 from dphyper.privacy.private_data import PrivateData
-from dphyper.targets.unet import Target
+from dphyper.targets.target import Target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,6 +254,10 @@ class Shrinkage(nn.Module):
 class Hypernetwork(Method):
     """One release of a k-dimensional mean embedding, decoded to LoRA weights."""
 
+    label = "Hypernetwork"
+    colour = "#0072B2"
+    marker = "o"
+    order = 0
     role: ClassVar[Role] = "method"
     about: ClassVar[About] = About(
         source="DP-DeepSets (Nishikawa, Takakura & Hasegawa 2026, arXiv:2606.26772).",
@@ -295,6 +299,7 @@ class Hypernetwork(Method):
         options = self._options
         return PublicTasks(
             collection,
+            self.target.encode,
             seed=0,
             tasks=options.tasks,
             support=options.support,
@@ -352,7 +357,7 @@ class Hypernetwork(Method):
     def on_fit_start(self) -> None:
         """Compute the public records' features once, and standardise them by public statistics."""
         data: PublicTasks = self.trainer.datamodule  # type: ignore[attr-defined]
-        self._features = self.target.features(data.images.to(self.device))
+        self._features = self.target.features(data.records.to(self.device))
         self.encoder.mean_F.copy_(self._features.mean(0))
         # What public images hardly vary in, such as an empty frame, would be blown up: a private image with a grain of
         # grey there would have an embedding of nothing else.
@@ -372,7 +377,7 @@ class Hypernetwork(Method):
         with torch.enable_grad():
             for _ in range(steps):
                 drawn = [rows[torch.randint(len(rows), (each,), generator=rng, device=self.device)] for rows in tasks]
-                x = data.images.to(self.device)[torch.cat(drawn)]
+                x = data.records.to(self.device)[torch.cat(drawn)]
                 loss = self.target.per_example_loss(theta_TP.repeat_interleave(each, 0), x, rng, stratified=True)
                 optimizer.zero_grad()
                 # Each task's LoRA by its own mean loss.
@@ -423,7 +428,7 @@ class Hypernetwork(Method):
 
     def _query_loss(self, theta_TP: Tensor, batch: Episode, rng: torch.Generator | None = None) -> Tensor:
         data: PublicTasks = self.trainer.datamodule  # type: ignore[attr-defined]
-        x = data.images.to(self.device)[batch.query_TQ.flatten()]
+        x = data.records.to(self.device)[batch.query_TQ.flatten()]
         theta = theta_TP.repeat_interleave(batch.query_TQ.shape[1], 0)
         return self.target.per_example_loss(theta, x, rng, stratified=True).mean()
 
@@ -441,22 +446,26 @@ class Hypernetwork(Method):
         return calibrate(budget, OneShotMean(l2_clip_norm=1.0, count_weight=options.count_weight))
 
     @torch.no_grad()
-    def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Tensor:
+    def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Adaptation:
         """Release the mean embedding and the share of novel records once, and decode the embedding."""
         (mechanism,) = self.mechanisms(budget, self._options)
         release = private.release_mean(lambda x, rng: self.contribution(x), mechanism, role="mean embedding")
         z_Tk, novel = release.mean.float()[None, :-1], release.mean[-1] * 2**0.5
         noise_T, n_T = z_Tk.new_tensor([release.noise_std]), z_Tk.new_tensor([release.count])
-        self.embedding_shift = float(self._shrinkage(self.embedding_dim).distance(z_Tk, noise_T, n_T))
+        shift = float(self._shrinkage(self.embedding_dim).distance(z_Tk, noise_T, n_T))
         # Most of them, and more than the noise feigns: nothing is known of such a task.
         if novel > max(0.5, norm.isf(self._options.doubt) * release.noise_std * 2**0.5):
             noise_T = torch.full_like(noise_T, torch.inf)
-        return self.decode(z_Tk, noise_T, n_T)[0]
+        return Adaptation(theta=self.decode(z_Tk, noise_T, n_T)[0], diagnostics={"embedding_shift": shift})
 
 
 class HypernetworkSigma0(Hypernetwork):
     """The hypernetwork without noise: what the release costs is the distance to this control."""
 
+    label = "Hypernetwork at σ = 0"
+    colour = "#56B4E9"
+    marker = "v"
+    order = 40
     role = "control"
     about = About(
         source="`hypernetwork` at σ = 0.",
@@ -477,6 +486,10 @@ class HypernetworkSigma0(Hypernetwork):
 class PublicMean(Hypernetwork):
     """The hypernetwork at infinite noise: its best answer that uses no private record."""
 
+    label = "Public mean"
+    colour = "#009E73"
+    marker = "^"
+    order = 30
     role = "control"
     about = About(
         source="`hypernetwork` at σ = ∞.",
@@ -492,7 +505,9 @@ class PublicMean(Hypernetwork):
         return ()
 
     @torch.no_grad()
-    def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Tensor:
+    def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Adaptation:
         """Decode no information at all."""
         mean_TK = self._shrinkage(self.embedding_dim).mean_K[None]
-        return self.decode(mean_TK, mean_TK.new_tensor([torch.inf]), mean_TK.new_tensor([private.n]))[0]
+        return Adaptation(
+            theta=self.decode(mean_TK, mean_TK.new_tensor([torch.inf]), mean_TK.new_tensor([private.n]))[0]
+        )

@@ -26,14 +26,14 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp
 from torch import Tensor
 
-from dphyper.bench.method import Method, Options, Role, Selection
+from dphyper.bench.method import Adaptation, Method, Options, Role, Selection
 from dphyper.core.errors import UserError
 from dphyper.methods.fitting import FitOptions, fit
 from dphyper.privacy.accounting import calibrate
 from dphyper.privacy.budget import Budget
 from dphyper.privacy.mechanisms import OneShotMean
 from dphyper.privacy.private_data import PrivateData
-from dphyper.targets.unet import Target
+from dphyper.targets.target import Target
 
 Array = NDArray[np.float64]
 
@@ -128,40 +128,6 @@ def matched_weights(features_NF: Tensor, mean_F: Tensor, noise_std_F: Tensor, co
     return torch.from_numpy(tilted_weights(features_NF.numpy(), mean_F.double().cpu().numpy(), ridge_F.numpy()))
 
 
-def few_step_samples(target: Any, theta: Tensor, num: int, steps: int, rng: torch.Generator) -> Tensor:
-    """Images of a deterministic sampler of few steps (DDIM, Song et al. 2021), differentiable in θ.
-
-    Args:
-        target: A `LoRADiffusion`; the contract of a target has no sampler with gradients.
-        theta: (P,).
-        num: b.
-        steps: Steps from pure noise, evenly spaced.
-        rng: Source of the initial noise.
-
-    Returns:
-        (b, C, H, W) predicted clean images of the last step, clamped to [-1, 1].
-    """
-    schedule = target.scheduler
-    alpha_t = schedule.alphas_cumprod.to(theta)
-    times = np.linspace(len(alpha_t) - 1, 0, steps + 1).round().astype(int)[:-1].tolist()
-    x = torch.randn((num, *target.image_shape), generator=rng, device=rng.device).to(theta)
-    clean = x
-    for step, t in enumerate(times):
-        kept, lost = alpha_t[t].sqrt(), (1 - alpha_t[t]).sqrt()
-        predicted = target.predict(theta, x, t)
-        kind = schedule.config["prediction_type"]
-        if kind == "v_prediction":
-            clean = kept * x - lost * predicted
-        else:
-            clean = (x - lost * predicted) / kept if kind == "epsilon" else predicted
-        clean = clean.clamp(-1, 1)
-        if step + 1 < steps:
-            noise = (x - kept * clean) / lost
-            following = alpha_t[times[step + 1]]
-            x = following.sqrt() * clean + (1 - following).sqrt() * noise
-    return clean
-
-
 def fit_samples(
     target: Target,
     embed: Callable[[Tensor], Tensor],
@@ -172,7 +138,7 @@ def fit_samples(
     """Minimise the MMD of the sampler's images to the mean embedding by Adam, from the base model.
 
     Args:
-        target: A `LoRADiffusion`.
+        target: The model.
         embed: Images to (b, F), differentiable.
         mean_F: The mean embedding.
         options: As in `MatchingOptions`.
@@ -185,7 +151,7 @@ def fit_samples(
     optimizer = torch.optim.Adam([theta], lr=options.fit_learning_rate)
     decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, total_iters=options.fit_steps)
     for _ in range(options.fit_steps):
-        images = few_step_samples(target, theta, options.fit_batch_size, options.sampler_steps, rng)
+        images = target.few_step_samples(theta, options.fit_batch_size, options.sampler_steps, rng)
         optimizer.zero_grad()
         squared_mmd(embed(images), mean_F).backward()
         optimizer.step()
@@ -242,12 +208,14 @@ class Matching(Method):
         released = private.release_mean(lambda x, rng: embedding(x), mechanism, role="mean embedding")
         return released.mean, torch.full_like(released.mean, released.noise_std), released.count
 
-    def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Tensor:
+    def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Adaptation:
         """Release the mean embedding and fit the LoRA to it."""
         options, target = self._options, self.target
         embedding = self.embedding(rng)
         mean_F, noise_std_F, count = self.release(private, embedding, budget)
         if options.fitting == "samples":
-            return fit_samples(target, embedding.differentiable, mean_F.to(embedding.records), options, rng)
+            return Adaptation(
+                theta=fit_samples(target, embedding.differentiable, mean_F.to(embedding.records), options, rng)
+            )
         weights_N = matched_weights(embedding.features_NF, mean_F, noise_std_F, count, options.ridge)
-        return fit(target, target.initial(), embedding.records, options, rng, weights=weights_N)
+        return Adaptation(theta=fit(target, target.initial(), embedding.records, options, rng, weights=weights_N))

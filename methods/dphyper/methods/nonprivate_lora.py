@@ -30,6 +30,10 @@ class NonprivateOptions(RateOptions):
 class NonprivateLoRA(DPSGD):
     """LoRA by Adam on the plain gradients."""
 
+    label = "Non-private LoRA"
+    colour = "#CC79A7"
+    marker = "D"
+    order = 60
     role = "ceiling"
     about = About(
         source="LoRA (Hu et al. 2022, ICLR, arXiv:2106.09685).",

@@ -81,6 +81,10 @@ class Probes(PublicSpaceGuide):
 class PAZO(GuidedDescent):
     """Descent by noisy loss differences along directions of public gradients."""
 
+    label = "PAZO"
+    colour = "#999933"
+    marker = "*"
+    order = 180
     about = About(
         source="PAZO-P, Gong & Li 2025 (NeurIPS, arXiv:2511.10859).",
         public_data="Probes are drawn in the space of `pdp_sgd`.",

@@ -50,6 +50,10 @@ class Blend(Guide):
 class PDADPMD(GuidedDescent):
     """DP-SGD whose gradient gives way to a public one (PDA-DPMD)."""
 
+    label = "PDA-DPMD"
+    colour = "#332288"
+    marker = "P"
+    order = 140
     about = About(
         source="Amid et al. 2022 (ICML, arXiv:2112.00193), the practical form.",
         public_data="At each step the mean gradient h of `public_tasks` public tasks, over `public_images` records "

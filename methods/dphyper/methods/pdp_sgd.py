@@ -33,6 +33,10 @@ class Projection(PublicSpaceGuide):
 class PDPSGD(GuidedDescent):
     """DP-SGD with the noisy gradient projected on the space of public gradients."""
 
+    label = "PDP-SGD"
+    colour = "#44AA99"
+    marker = "^"
+    order = 100
     about = About(
         source="PDP-SGD, Zhou, Wu & Banerjee 2021 (ICLR, arXiv:2007.03813), algorithm 1.",
         public_data="Every `public_every` steps the top k directions of the mean gradients of `public_tasks` public "

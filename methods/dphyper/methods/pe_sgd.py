@@ -106,6 +106,10 @@ class SyntheticSpan(Guide):
 class PESGD(GuidedDescent):
     """Descent in the span of synthetic images' gradients, with images that evolve."""
 
+    label = "PE-SGD"
+    colour = "#AA4499"
+    marker = "v"
+    order = 170
     about = About(
         source="PE-SGD, Zou et al. 2026 (ICLR).",
         public_data="The synthetic images begin as public records.",

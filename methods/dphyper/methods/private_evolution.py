@@ -17,14 +17,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dphyper.bench.method import About, Method, Role, Selection
+from dphyper.bench.method import About, Adaptation, Method, Role, Selection
 from dphyper.core.errors import UserError
 from dphyper.methods.fitting import FitOptions, PublicFeatures, fit, nearest_votes, some_records
 from dphyper.privacy.accounting import calibrate
 from dphyper.privacy.budget import Budget
 from dphyper.privacy.mechanisms import NoisyHistogram
 from dphyper.privacy.private_data import PrivateData
-from dphyper.targets.unet import to_unit
+from dphyper.targets.diffusion import to_unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +63,10 @@ class PrivateEvolutionOptions(FitOptions):
 class PrivateEvolution(Method):
     """Images of the public model, selected by noisy votes and varied."""
 
+    label = "Private Evolution"
+    colour = "#117733"
+    marker = "^"
+    order = 220
     about = About(
         source="Lin et al. 2024 (ICLR, arXiv:2305.15560), algorithms 1 and 2.",
         public_data="Features are standardised by public records; the population comes from the base model.",
@@ -113,7 +117,7 @@ class PrivateEvolution(Method):
                 votes_S = torch.ones_like(votes_S)
         return images, votes_S
 
-    def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Tensor:
+    def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Adaptation:
         """Evolve a population and fit the LoRA to it."""
         images, votes_S = self.evolve(private, budget, rng)
-        return fit(self.target, self.target.initial(), images, self._options, rng, weights=votes_S)
+        return Adaptation(theta=fit(self.target, self.target.initial(), images, self._options, rng, weights=votes_S))

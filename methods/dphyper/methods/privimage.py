@@ -41,6 +41,10 @@ class PrivImageOptions(WarmStartOptions):
 class PrivImage(WarmStart):
     """A vote for public tasks, training on their images, then DP-SGD."""
 
+    label = "PrivImage"
+    colour = "#332288"
+    marker = "v"
+    order = 230
     about = About(
         source="PrivImage, Li et al. 2024 (USENIX Security, arXiv:2311.12850).",
         public_data="The images of the public tasks with the most votes warm the LoRA up.",

@@ -5,9 +5,8 @@ nothing from the private records.
 """
 
 import torch
-from torch import Tensor
 
-from dphyper.bench.method import About, Method
+from dphyper.bench.method import About, Adaptation, Method
 from dphyper.privacy.budget import Budget
 from dphyper.privacy.private_data import PrivateData
 
@@ -15,6 +14,10 @@ from dphyper.privacy.private_data import PrivateData
 class PublicOnly(Method):
     """θ of the base model; spends no budget."""
 
+    label = "Public only"
+    colour = "#6E6E6E"
+    marker = "P"
+    order = 50
     role = "floor"
     about = About(
         source="The public base model.",
@@ -24,6 +27,6 @@ class PublicOnly(Method):
     )
     uses = frozenset({"task", "seed", "n"})  # n moves the reference, not the model
 
-    def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Tensor:
+    def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Adaptation:
         """Return the base model's parameters."""
-        return self.target.initial()
+        return Adaptation(theta=self.target.initial())

@@ -99,6 +99,10 @@ class Carriers(Guide):
 class RGP(GuidedDescent):
     """DP-SGD on low-rank carriers of each matrix's gradient, from public gradients."""
 
+    label = "RGP"
+    colour = "#117733"
+    marker = "s"
+    order = 130
     about = About(
         source="RGP, Yu et al. 2021 (ICML, arXiv:2106.09352), algorithm 1.",
         public_data="Every `public_every` steps the leading singular directions of public tasks' gradients of each "

@@ -23,7 +23,7 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from dphyper.bench.method import About, Method, Options, Role, Selection
+from dphyper.bench.method import About, Adaptation, Method, Options, Role, Selection
 from dphyper.bench.public import Episode, PublicTasks
 from dphyper.bench.tasks import Collection
 from dphyper.core.errors import UserError
@@ -32,7 +32,7 @@ from dphyper.privacy.accounting import calibrate
 from dphyper.privacy.budget import Budget
 from dphyper.privacy.mechanisms import OneShotMean, PoissonGradientSteps
 from dphyper.privacy.private_data import PrivateData
-from dphyper.targets.unet import Target
+from dphyper.targets.target import Target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +165,7 @@ class Subspace(Method):
         options = self._options
         return PublicTasks(
             collection,
+            self.target.encode,
             seed=0,
             tasks=options.tasks,
             query=options.query,
@@ -197,7 +198,7 @@ class Subspace(Method):
 
     def _query_loss(self, theta_TP: Tensor, batch: Episode, rng: torch.Generator | None = None) -> Tensor:
         data: PublicTasks = self.trainer.datamodule  # type: ignore[attr-defined]
-        x = data.images.to(self.device)[batch.query_TQ.flatten()]
+        x = data.records.to(self.device)[batch.query_TQ.flatten()]
         theta_bP = theta_TP.repeat_interleave(batch.query_TQ.shape[1], 0)
         return self.target.per_example_loss(theta_bP, x, rng, stratified=True).mean()
 
@@ -227,7 +228,7 @@ class Subspace(Method):
         codes, rng = [], torch.Generator(self.device).manual_seed(0)
         for task in chosen:
             rows = np.resize(numpy_rng.permutation(data.rows["public"][task]), options.probe_records)
-            codes.append(self._codes_at_mean(data.images[torch.from_numpy(rows)].to(self.device), rng))
+            codes.append(self._codes_at_mean(data.records[torch.from_numpy(rows)].to(self.device), rng))
         code_TSk = torch.stack(codes)
         norm_TS1 = code_TSk.norm(dim=2, keepdim=True)
         self.unit.copy_(norm_TS1.quantile(options.unit_quantile).clamp(min=1e-12))
@@ -279,6 +280,10 @@ class _WhitenedGuide(Guide):
 class SubspaceDPSGD(Subspace):
     """DP-SGD on k coefficients in the public subspace, from the public mean: the noise has k dimensions too."""
 
+    label = "DP-SGD in a public subspace"
+    colour = "#999933"
+    marker = "<"
+    order = 80
     about = About(
         source="A control of ours; the idea is that of Zhou, Wu & Banerjee 2021 (arXiv:2007.03813) and Thaker et al. "
         "2023 (arXiv:2312.15551).",
@@ -296,7 +301,7 @@ class SubspaceDPSGD(Subspace):
         """The gradient steps, with the noise multiplier that spends the whole budget."""
         return calibrate(budget, options.unscaled())
 
-    def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Tensor:
+    def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Adaptation:
         """Descend the noisy gradients in the coefficients."""
         (mechanism,) = self.mechanisms(budget, self._options)
         a_k = descend(
@@ -309,7 +314,7 @@ class SubspaceDPSGD(Subspace):
             theta=torch.zeros_like(self.scale_k),
             role="subspace gradient",
         )
-        return self.parameters_at(a_k)
+        return Adaptation(theta=self.parameters_at(a_k))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -326,6 +331,10 @@ class SubspaceOneShotOptions(SubspaceOptions):
 class SubspaceOneShot(Subspace):
     """One release of the mean of records' own codes in the public subspace, decoded linearly."""
 
+    label = "One linear release in a public subspace"
+    colour = "#332288"
+    marker = ">"
+    order = 90
     about = About(
         source="A control of ours.",
         public_data="The subspace of `subspace_dp_sgd`, and the best linear guess of a task's coefficients from its "
@@ -344,9 +353,9 @@ class SubspaceOneShot(Subspace):
         """The one release, with the noise multiplier that spends the whole budget."""
         return calibrate(budget, OneShotMean(l2_clip_norm=1.0, count_weight=options.count_weight))
 
-    def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Tensor:
+    def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Adaptation:
         """Release the mean code once and guess the coefficients from it."""
         (mechanism,) = self.mechanisms(budget, self._options)
         release = private.release_mean(self._codes_at_mean, mechanism, role="mean code")
         a_k = self.decoder(release.mean.to(self.scale_k), release.noise_std, release.count)
-        return self.parameters_at(a_k)
+        return Adaptation(theta=self.parameters_at(a_k))

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from dphyper.bench.method import Method, Options, Role, Selection
+from dphyper.bench.method import Adaptation, Method, Options, Role, Selection
 from dphyper.core.errors import UserError
 from dphyper.methods.descent import Guide, RateOptions, descend
 from dphyper.methods.fitting import FitOptions, fit
@@ -79,7 +79,7 @@ class WarmStart(Method):
         query = dataclasses.replace(alone, noise_multiplier=alone.noise_multiplier / math.sqrt(options.query_share))
         return calibrate(budget, query, options.unscaled())
 
-    def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Tensor:
+    def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Adaptation:
         """Ask, fit the LoRA to the answer, and descend the noisy gradients from there."""
         options = self._options
         query, *steps = self.mechanisms(budget, options)
@@ -87,8 +87,12 @@ class WarmStart(Method):
         images, weights = self.ask(private, query, rng)
         theta = fit(self.target, self.target.initial(), images, options, rng, weights=weights)
         if not steps:
-            return theta
+            return Adaptation(theta=theta)
         (descent,) = steps
         assert isinstance(descent, PoissonGradientSteps)
         guide = Guide(self.target, options, rng)
-        return descend(self.target, private, descent, options, guide, learning_rate=options.learning_rate, theta=theta)
+        return Adaptation(
+            theta=descend(
+                self.target, private, descent, options, guide, learning_rate=options.learning_rate, theta=theta
+            )
+        )

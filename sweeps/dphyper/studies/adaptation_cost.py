@@ -30,7 +30,7 @@ from dphyper.privacy.budget import Budget, Relation
 from dphyper.privacy.ledger import Ledger
 from dphyper.privacy.noise import NoiseSource
 from dphyper.privacy.private_data import PrivateData
-from dphyper.targets.unet import to_unit
+from dphyper.targets.diffusion import to_unit
 
 
 def main(sweep: str, threads: int = 1, repetitions: int = 5, out: Path | None = None) -> None:

@@ -108,7 +108,7 @@ def measured(method: Hypernetwork, images: Tensor, n: int) -> dict[str, float]:
 
 def _released(method: Hypernetwork, records: Tensor, seed: int) -> Tensor:
     private = PrivateData(records, n=len(records), ledger=Ledger(BUDGET), noise=NoiseSource.reproducible(seed))
-    return method.adapt(private, BUDGET, torch.Generator().manual_seed(seed))
+    return method.adapt(private, BUDGET, torch.Generator().manual_seed(seed)).theta
 
 
 def main(sweep: str, out: Path | None = None) -> None:

@@ -18,7 +18,8 @@ from jsonargparse import auto_cli
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor
 
-from dphyper.targets.unet import LORA_MODULES, LoRADiffusion, corrupt, new_scheduler, new_unet
+from dphyper.targets.diffusion import corrupt, new_scheduler, new_unet
+from dphyper.targets.lora import LORA_MODULES, LoRADiffusion
 
 RANK = 4
 WARM_UP = 3

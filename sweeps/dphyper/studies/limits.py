@@ -34,7 +34,7 @@ from dphyper.core.specs import content_hash
 from dphyper.methods.fitting import FitOptions, fit
 from dphyper.methods.hypernetwork import Hypernetwork
 from dphyper.metrics.evaluation import Evaluator
-from dphyper.targets.unet import to_uint8, to_unit
+from dphyper.targets.diffusion import to_uint8, to_unit
 
 FIT = {"fit_steps": 100, "fit_batch_size": 48}
 JUDGED, DRAWS = 300, 3  # images, and times and noises of each

@@ -8,13 +8,17 @@ are not isotropic, where ‖ŵ − w‖² is a distance of weights and no risk.
 Shapes: b records, d features, P parameters (d, or the columns of the basis).
 """
 
-from typing import NoReturn
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from dphyper.targets.target import Target
 
-class LinearRegression:
+
+class LinearRegression(Target):
     """y = ⟨w, x⟩ + noise with half the squared error as its loss, so that the mean gradient at θ has curvature I.
 
     Args:
@@ -65,21 +69,17 @@ class LinearRegression:
         u_bP, y_b = self._seen(x)
         return -(y_b - u_bP @ theta)[:, None] * u_bP
 
-    def sample(self, theta: Tensor, num: int, rng: torch.Generator) -> NoReturn:
+    def encode(self, records: NDArray[Any]) -> Tensor:
+        """Records as they are."""
+        return torch.from_numpy(records)
+
+    def sample(self, theta: Tensor, num: int, rng: torch.Generator) -> NDArray[np.uint8]:
         """A regression generates no record.
 
         Raises:
-            NotImplementedError: Always.
+            UserError: Always.
         """
-        raise NotImplementedError("a linear regression generates no records: evaluate its parameters instead")
-
-    def vary(self, theta: Tensor, x: Tensor, strength: float, rng: torch.Generator) -> NoReturn:
-        """A regression generates no record.
-
-        Raises:
-            NotImplementedError: Always.
-        """
-        raise NotImplementedError("a linear regression generates no records: it has none to vary")
+        raise self._cannot("generate records")
 
     def features(self, x: Tensor) -> Tensor:
         """(b, P) label times features in the coordinates of θ: each record's own estimate of θ, of mean θ."""

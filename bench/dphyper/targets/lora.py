@@ -1,0 +1,334 @@
+"""A LoRA around a diffusion U-Net as a target.
+
+A is frozen and random, the parameter vector θ is the concatenation of all B, so θ = 0 is the base model itself. Frozen
+A keeps the model linear in θ inside each layer and removes the gauge freedom (A R, R⁻¹B). Losses, gradients and samples
+are functions of θ: no call leaves a trace of one θ in the next.
+
+Shapes: b examples, P parameters of θ, C H W image channels, height, width; images are float32 in [-1, 1].
+"""
+
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, cast
+
+import numpy as np
+import torch
+from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, UNet2DModel
+from numpy.typing import NDArray
+from opacus import GradSampleModule
+from peft import LoraConfig, inject_adapter_in_model
+from torch import Tensor, nn
+
+from dphyper.targets.all_weights import AllWeights
+from dphyper.targets.diffusion import corrupt, to_uint8, to_unit
+from dphyper.targets.target import Target
+
+# Opacus' hooks make torch note at every backward pass that the frozen layers before the first B have no gradient, which
+# is the point of them.
+warnings.filterwarnings("ignore", "Full backward hook is firing")
+
+LORA_MODULES = {
+    "attention": ["to_q", "to_k", "to_v", "to_out.0", "linear_1", "linear_2", "time_emb_proj"],
+    "convolutions": ["conv1", "conv2", "conv_shortcut"],
+}
+"""Attention projections, their output projection and the time embedding (with its projection into each block); and the
+convolutions of the ResNet blocks."""
+
+
+class LoRADiffusion(Target):
+    """A frozen U-Net and the LoRA around it.
+
+    Args:
+        unet: The pre-trained model; LoRA layers are injected into it in place.
+        scheduler: Its noise schedule and prediction type.
+        rank: LoRA rank r.
+        sampling_steps: Steps of DPM-Solver++ when images are drawn.
+        seed: Seed of the frozen A (orthonormal rows).
+        convolutions: Whether the convolutions of the ResNet blocks have a LoRA too.
+    """
+
+    def __init__(
+        self,
+        unet: UNet2DModel,
+        scheduler: DDPMScheduler,
+        *,
+        rank: int,
+        sampling_steps: int,
+        seed: int,
+        convolutions: bool = False,
+    ) -> None:
+        unet.requires_grad_(False)
+        wanted = LORA_MODULES["attention"] + (LORA_MODULES["convolutions"] if convolutions else [])
+        config = LoraConfig(r=rank, lora_alpha=rank, target_modules=wanted)
+        self.unet = inject_adapter_in_model(config, unet).eval()
+        self.scheduler = scheduler
+        self.sampling_steps = sampling_steps
+        self.image_shape = (unet.config["in_channels"], *_pair(unet.config["sample_size"]))
+        rng = torch.Generator().manual_seed(seed)
+        self._factors: list[nn.Linear | nn.Conv2d] = []
+        self._slices: list[slice] = []
+        self._theta: Tensor | None = None
+        start = 0
+        for name, module in self.unet.named_modules():
+            if name.endswith("lora_A.default"):
+                fan_in = module.weight[0].numel()
+                weight = torch.linalg.qr(torch.randn(fan_in, rank, generator=rng)).Q.T
+                module.weight = nn.Parameter(weight.to(module.weight).view_as(module.weight), requires_grad=False)
+                # Opacus unfolds what enters B by strides that it takes to be contiguous; convolutions on small images
+                # return channels last, and its gradients would be wrong without a word.
+                module.register_forward_hook(lambda m, args, out: out.contiguous())
+            elif name.endswith("lora_B.default"):
+                index = len(self._factors)
+                module.weight.requires_grad_(True)
+                module.register_forward_hook(lambda m, args, out, i=index: self._generated(i, args[0], out))
+                self._factors.append(module)
+                self._slices.append(slice(start, start := start + module.weight.numel()))
+        self.num_parameters = start
+        widths = [*unet.config["block_out_channels"], unet.config["block_out_channels"][-1]]
+        self.num_features = math.prod(self.image_shape) + sum(widths)
+        self._grad_sample: Any = GradSampleModule(self.unet, loss_reduction="sum").eval()
+        self._grad_sample.disable_hooks()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lives."""
+        return self._factors[0].weight.device
+
+    def initial(self) -> Tensor:
+        """θ = 0, the base model; shape (P,)."""
+        return torch.zeros(self.num_parameters, device=self.device)
+
+    def encode(self, records: NDArray[Any]) -> Tensor:
+        """(b, H, W, C) uint8 images to (b, C, H, W) in [-1, 1], on the model's device."""
+        return to_unit(records).to(self.device)
+
+    def all_weights(self) -> Target:
+        """The U-Net with θ the difference of all its weights from the base model's."""
+        return AllWeights(self)
+
+    @property
+    def layer_shapes(self) -> list[tuple[int, int]]:
+        """(out_features, rank) of each B, in the order in which they lie in θ."""
+        return [(factor.weight.shape[0], factor.weight.shape[1]) for factor in self._factors]
+
+    def _generated(self, index: int, a_B_R: Tensor, out: Tensor) -> Tensor:
+        """Output of one B when θ is bound, which may differ between the examples of a batch."""
+        if self._theta is None:
+            return out
+        weight = self._theta[..., self._slices[index]].unflatten(-1, self.layer_shapes[index])
+        if isinstance(self._factors[index], nn.Conv2d):  # B of a convolution is 1×1: channels times weight
+            flat: Tensor = weight @ a_B_R.flatten(2)
+            return flat.view(*flat.shape[:2], *a_B_R.shape[2:])
+        if weight.dim() == 2:
+            delta: Tensor = a_B_R @ weight.T
+        else:
+            flat = a_B_R.reshape(len(a_B_R), -1, a_B_R.shape[-1])
+            delta = (flat @ weight.mT).reshape(*a_B_R.shape[:-1], -1)
+        return delta
+
+    def predict(self, theta: Tensor, x: Tensor, t: Tensor | int) -> Tensor:
+        """What the adapted U-Net predicts of noisy images at time ``t``; differentiable in θ, (P,) or (b, P), and x."""
+        with self._bound(theta):
+            predicted: Tensor = self.unet(x, t, return_dict=False)[0]
+        return predicted
+
+    @contextmanager
+    def _bound(self, theta: Tensor) -> Iterator[None]:
+        self._theta = theta
+        try:
+            yield
+        finally:
+            self._theta = None
+
+    def per_example_loss(
+        self, theta: Tensor, x: Tensor, rng: torch.Generator | None, *, stratified: bool = False
+    ) -> Tensor:
+        """Denoising loss of each image at one random time and noise; differentiable in θ.
+
+        Args:
+            theta: (P,), or (b, P) for one θ for each image.
+            x: (b, C, H, W) in [-1, 1].
+            rng: Source of times and noises; None for torch's global one.
+            stratified: As in `corrupt`; never for private images.
+
+        Returns:
+            (b,) mean squared errors.
+        """
+        noisy, t_B, wanted = corrupt(self.scheduler, x, rng, stratified=stratified)
+        return (self.predict(theta, noisy, t_B) - wanted).square().flatten(1).mean(1)
+
+    def per_example_gradients(self, theta: Tensor, x: Tensor, rng: torch.Generator, multiplicity: int) -> Tensor:
+        """Gradients of the denoising loss by opacus' hooks on the B factors.
+
+        Args:
+            theta: (P,).
+            x: (b, C, H, W) in [-1, 1]; b = 0 gives an empty result.
+            rng: Source of times and noises.
+            multiplicity: K draws of (time, noise) whose gradients are averaged for each image, before any
+                clipping (Dockhorn et al. 2023, section 3.2).
+
+        Returns:
+            (b, P) float32.
+        """
+        if not len(x):
+            return x.new_zeros(0, self.num_parameters)
+        with torch.no_grad():
+            for factor, part in zip(self._factors, self._slices, strict=True):
+                factor.weight.copy_(theta[part].view_as(factor.weight))
+        # Image-major order, so that the K draws of an image lie together.
+        drawn = corrupt(self.scheduler, x.repeat_interleave(multiplicity, 0), rng, stratified=False)
+        self._grad_sample.train()
+        self._grad_sample.enable_hooks()
+        # As many at once as there are images: K draws take K times as long, and no more memory than one.
+        parts = zip(*(whole.split(len(x)) for whole in drawn), strict=True)
+        rows = torch.cat([self._hooked_gradients(*part) for part in parts])
+        self._grad_sample.disable_hooks()
+        self._grad_sample.eval()
+        for factor in self._factors:
+            nn.init.zeros_(factor.weight)
+        return rows.view(len(x), multiplicity, -1).mean(1)
+
+    def _hooked_gradients(self, noisy: Tensor, t_B: Tensor, wanted: Tensor) -> Tensor:
+        """(b, P) gradients at the weights that the factors hold, by opacus' hooks."""
+        predicted = self._grad_sample(noisy, t_B, return_dict=False)[0]
+        (predicted - wanted).square().flatten(1).mean(1).sum().backward()
+        rows = torch.cat([cast(Any, factor.weight).grad_sample.flatten(1) for factor in self._factors], 1)
+        self._grad_sample.zero_grad(set_to_none=True)
+        return rows
+
+    @torch.no_grad()
+    def sample(self, theta: Tensor, num: int, rng: torch.Generator, batch_size: int = 100) -> NDArray[np.uint8]:
+        """Draw images by the stochastic DPM-Solver++ (Lu et al. 2022, SDE-DPM-Solver++(2M)).
+
+        At a dozen steps its fresh noise repairs what the deterministic solver leaves wrong.
+
+        Args:
+            theta: (P,).
+            num: Number of images.
+            rng: Source of the initial noise and of that of every step.
+            batch_size: Images at once; with another one the draws fall to other images.
+
+        Returns:
+            (num, H, W, C) uint8.
+        """
+
+        images = []
+        for begin in range(0, num, batch_size):
+            x = self._noise(min(batch_size, num - begin), rng)
+            images.append(to_uint8(self._denoise(theta, x, rng, begin_at=0)))
+        return np.concatenate(images)
+
+    @torch.no_grad()
+    def vary(self, theta: Tensor, x: Tensor, strength: float, rng: torch.Generator, batch_size: int = 100) -> Tensor:
+        """Images like the given ones: noise them part of the way and denoise them again (Meng et al. 2022, SDEdit).
+
+        Args:
+            theta: (P,).
+            x: (b, C, H, W) in [-1, 1].
+            strength: Share of the sampler's steps that are walked back, above 0 and at most 1.
+            rng: Source of the noise.
+            batch_size: As in `sample`.
+
+        Returns:
+            (b, C, H, W) in [-1, 1].
+        """
+        begin_at = self.sampling_steps - max(round(strength * self.sampling_steps), 1)
+        t = self._solver().timesteps[begin_at]
+        parts = []
+        for part in x.split(batch_size):
+            noisy = self.scheduler.add_noise(part, self._noise(len(part), rng), t.expand(len(part)))
+            parts.append(self._denoise(theta, noisy, rng, begin_at=begin_at).clamp(-1, 1))
+        return torch.cat(parts)
+
+    def few_step_samples(self, theta: Tensor, num: int, steps: int, rng: torch.Generator) -> Tensor:
+        """Images of a deterministic sampler of few steps (DDIM, Song et al. 2021), differentiable in θ.
+
+        Args:
+            theta: (P,).
+            num: b.
+            steps: Steps from pure noise, evenly spaced.
+            rng: Source of the initial noise.
+
+        Returns:
+            (b, C, H, W) predicted clean images of the last step, clamped to [-1, 1].
+        """
+        alpha_t = self.scheduler.alphas_cumprod.to(theta)
+        times = np.linspace(len(alpha_t) - 1, 0, steps + 1).round().astype(int)[:-1].tolist()
+        x = torch.randn((num, *self.image_shape), generator=rng, device=rng.device).to(theta)
+        clean = x
+        for step, t in enumerate(times):
+            kept, lost = alpha_t[t].sqrt(), (1 - alpha_t[t]).sqrt()
+            predicted = self.predict(theta, x, t)
+            kind = self.scheduler.config["prediction_type"]
+            if kind == "v_prediction":
+                clean = kept * x - lost * predicted
+            else:
+                clean = (x - lost * predicted) / kept if kind == "epsilon" else predicted
+            clean = clean.clamp(-1, 1)
+            if step + 1 < steps:
+                noise = (x - kept * clean) / lost
+                following = alpha_t[times[step + 1]]
+                x = following.sqrt() * clean + (1 - following).sqrt() * noise
+        return clean
+
+    def _noise(self, size: int, rng: torch.Generator) -> Tensor:
+        return torch.randn((size, *self.image_shape), generator=rng, device=rng.device).to(self.device)
+
+    def _solver(self) -> DPMSolverMultistepScheduler:
+        solver = DPMSolverMultistepScheduler.from_config(
+            self.scheduler.config, algorithm_type="sde-dpmsolver++", final_sigmas_type="zero"
+        )
+        solver.set_timesteps(self.sampling_steps)
+        return solver
+
+    def _denoise(self, theta: Tensor, x: Tensor, rng: torch.Generator, *, begin_at: int) -> Tensor:
+        """Walk the sampler's steps from the given one to the end."""
+        solver = self._solver()
+        solver.set_begin_index(begin_at)
+        for t in solver.timesteps[begin_at:]:
+            predicted = self.predict(theta, x, t)
+            x = solver.step(predicted, t, x, variance_noise=self._noise(len(x), rng), return_dict=False)[0]
+        return x
+
+    def features(self, x: Tensor, batch_size: int = 512) -> Tensor:
+        """Pixels, and activations of the base U-Net on the clean image averaged over space; each image by itself.
+
+        Args:
+            x: (b, C, H, W) in [-1, 1].
+            batch_size: Images at once; changes nothing but memory and speed.
+
+        Returns:
+            (b, F): C·H·W pixels, then spatial means of every down block's and of the middle block's output;
+            differentiable in ``x``.
+        """
+        # A tenth of the schedule: little enough noise level for the image to be taken as it is.
+        t = self.scheduler.config["num_train_timesteps"] // 10
+        caught: list[Tensor] = []
+
+        def catch(block: nn.Module, args: object, out: Any) -> None:
+            caught.append(out[0] if isinstance(out, tuple) else out)
+            if block is self.unet.mid_block:
+                raise _SeenEnoughError
+
+        handles = [block.register_forward_hook(catch) for block in (*self.unet.down_blocks, self.unet.mid_block)]
+        try:
+            rows = []
+            for part in x.split(batch_size):
+                caught.clear()
+                with suppress(_SeenEnoughError):
+                    self.unet(part, t)
+                rows.append(torch.cat([part.flatten(1), *(activation.mean((2, 3)) for activation in caught)], 1))
+        finally:
+            for handle in handles:
+                handle.remove()
+        return torch.cat(rows)
+
+
+class _SeenEnoughError(Exception):
+    """Ends a forward pass behind the last activation that is wanted; the rest would be most of the work."""
+
+
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])

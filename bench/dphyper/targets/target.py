@@ -1,0 +1,128 @@
+"""The contract of a target: the generative model whose parameters a method produces.
+
+A kind of target (``base.kind``) is one file with two classes. A `BaseModel`, which the registry names, is the public
+model before adaptation: it is trained on public records, saved and read. Its `BaseModel.target` is the `Target` around
+it: losses, gradients, samples and features as functions of the adapter's parameters θ, without a trace of one θ in the
+next. Records are NumPy arrays outside and tensors inside; `BaseModel.encode` is the only way from one to the other.
+Nothing here knows about privacy.
+
+Shapes: b examples, P parameters of θ, F features of a record.
+"""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Generator, Tensor, nn
+
+from dphyper.core.errors import UserError
+from dphyper.core.registry import Registry
+from dphyper.core.specs import BaseSpec
+
+
+class Target(ABC):
+    """What a method may ask of the model it produces parameters for.
+
+    The methods that are not abstract are what only some models can do; a model that cannot is refused in one line.
+
+    Attributes:
+        num_parameters: P, the length of θ.
+        num_features: F, the features of a record.
+    """
+
+    num_parameters: int
+    num_features: int
+
+    @abstractmethod
+    def initial(self) -> Tensor:
+        """The (P,) parameters of the public model: what is used when nothing private is known."""
+
+    @abstractmethod
+    def encode(self, records: NDArray[Any]) -> Tensor:
+        """Records, (b, …) as a collection holds them, as the tensor that all other methods take."""
+
+    @abstractmethod
+    def per_example_loss(self, theta: Tensor, x: Tensor, rng: Generator | None, *, stratified: bool = False) -> Tensor:
+        """The (b,) losses of ``x`` under one θ of shape (P,), or under one for each example, (b, P).
+
+        ``stratified`` may tie the randomness of the examples together, to make their mean vary less. On private
+        records it must be off: there each record's loss may depend on itself and its own randomness alone.
+        """
+
+    @abstractmethod
+    def per_example_gradients(self, theta: Tensor, x: Tensor, rng: Generator, multiplicity: int) -> Tensor:
+        """The (b, P) gradients of the loss, each averaged over ``multiplicity`` draws of its own randomness."""
+
+    @abstractmethod
+    def sample(self, theta: Tensor, num: int, rng: Generator) -> NDArray[np.uint8]:
+        """``num`` generated records."""
+
+    @abstractmethod
+    def features(self, x: Tensor) -> Tensor:
+        """(b, F) features of each record by itself, from its values and the public model; differentiable in ``x``."""
+
+    @property
+    def layer_shapes(self) -> list[tuple[int, int]]:
+        """(outputs, inputs) of each matrix in θ, in the order in which they lie there; one column if there are none."""
+        return [(self.num_parameters, 1)]
+
+    def vary(self, theta: Tensor, x: Tensor, strength: float, rng: Generator) -> Tensor:
+        """Records like each of ``x``, the less so the greater ``strength`` (0 to 1), under the model at θ."""
+        raise self._cannot("vary records")
+
+    def few_step_samples(self, theta: Tensor, num: int, steps: int, rng: Generator) -> Tensor:
+        """``num`` encoded records that a short deterministic sampler makes of noise, differentiable in θ."""
+        raise self._cannot("draw samples with a gradient")
+
+    def all_weights(self) -> "Target":
+        """The same model with θ the difference of all its weights from the public ones."""
+        raise self._cannot("be trained in all its weights")
+
+    def _cannot(self, what: str) -> UserError:
+        return UserError(f"target {type(self).__name__} cannot {what}: choose a method that does not ask for it")
+
+
+class BaseModel(nn.Module, ABC):
+    """The public model before adaptation.
+
+    Class attributes:
+        version: Raised by the author when training or encoding change their meaning: models that were trained before
+            are then not taken for the present ones.
+    """
+
+    version: ClassVar[int]
+
+    @classmethod
+    @abstractmethod
+    def untrained(cls, spec: BaseSpec, *, image_size: int, channels: int) -> Self:
+        """The model that ``spec`` describes, initialised from its seed."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: Path, *, image_size: int, channels: int) -> Self:
+        """Read what `save` wrote, or a model that others trained.
+
+        Raises:
+            UserError: The folder cannot be read, or holds a model of another size.
+        """
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write the model into an empty folder."""
+
+    @abstractmethod
+    def encode(self, records: NDArray[Any]) -> Tensor:
+        """Records, (b, …) as a collection holds them, as the tensor that `loss` and the target take."""
+
+    @abstractmethod
+    def loss(self, x: Tensor) -> Tensor:
+        """Mean training loss of encoded records, a scalar; its randomness is torch's global one."""
+
+    @abstractmethod
+    def target(self, spec: BaseSpec) -> Target:
+        """The model with the adapter of ``spec`` around it; this one is frozen and lends its weights."""
+
+
+TARGETS: Registry[BaseModel] = Registry("kind of target", "dphyper.targets.target:BaseModel", "dphyper.targets")
