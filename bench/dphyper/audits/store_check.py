@@ -240,11 +240,11 @@ def _check_whole(done: pd.DataFrame) -> Iterator[str]:
         found = sorted(values.unique())
         if len(found) > 1:
             yield f"rows of different {name} in one store: {', '.join(map(str, found))}; keep one store for each"
-    if "fid" not in done:
+    if "frechet" not in done:
         return
     groups = done.groupby(["collection", "task", "n", "protocol"])
     tests = [
-        (key, method, epsilon, rows["fid"], group.loc[group["role"] == "ceiling", "fid"])
+        (key, method, epsilon, rows["frechet"], group.loc[group["role"] == "ceiling", "frechet"])
         for key, group in groups
         for (method, epsilon), rows in group[group["private"] & (group["epsilon_spent"] > 0)].groupby(
             ["method", "epsilon"]

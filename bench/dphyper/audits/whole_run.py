@@ -44,7 +44,6 @@ from dphyper.privacy.noise import NoiseSource
 from dphyper.privacy.noisy_sum import noisy_sum
 from dphyper.privacy.private_data import PrivateData
 from dphyper.privacy.record_rows import PerRecord
-from dphyper.targets.diffusion import to_unit
 
 SCORES = ("loss", "lda", "releases")
 LOSS_DRAWS = 128  # of time and noise for the canary's loss; the same in every run, so that few suffice
@@ -132,11 +131,11 @@ class WholeRuns:
 
     def __init__(self, runner: Runner, cell: Cell, *, noise: NoiseSource, fault: Fault = SOUND) -> None:
         self.cell, self._fault = canonical(cell), fault
-        self.method: Method = runner.method(self.cell)[0]
+        self.method: Method = runner.public.method(self.cell)[0]
         self._budget = Budget(epsilon=self.cell.epsilon, delta=cell.delta, relation=Relation(cell.relation))
         self._noise = fault.source(noise)
-        drawn = runner.collection(cell.data).draw(cell.task, cell.n, cell.seed).records
-        rest = to_unit(np.asarray(drawn, np.uint8)).to(runner.device)[:-1]
+        drawn = runner.public.collection(cell.data).draw(cell.task, cell.n, cell.seed).records
+        rest = self.method.target.encode(drawn)[:-1]
         canary = torch.rand(rest[:1].shape, generator=torch.Generator().manual_seed(cell.seed)).to(rest) * 2 - 1
         null = {
             Relation.ADD_OR_REMOVE_ONE: rest[:0],

@@ -99,8 +99,10 @@ class Method(lightning.LightningModule, ABC):
         private: False where the output carries no privacy guarantee whatever the budget.
         selection: How the default hyper-parameters were chosen.
         public_phase: Methods of the same name share one public phase; empty for none.
-        phase_options: Class with the fields of `options_type` that the public phase reads, where it reads not all: the
-            others can be tuned, and differ between methods of one phase, without training it again.
+        phase_version: Raised by the author when the phase changes its meaning: networks that were trained before are
+            then not taken for the present ones.
+        phase_options: Options that affect the public phase. Changing any other option does not train it again. None
+            means all of them do.
         reads_public: Whether `adapt` reads records of public tasks, which the harness then puts into `public`.
         options_type: The class of `options`.
         quick_options: Options with which the contract suite runs the method in a second or two.
@@ -126,6 +128,7 @@ class Method(lightning.LightningModule, ABC):
     private: ClassVar[bool] = True
     selection: ClassVar[Selection] = "fixed"
     public_phase: ClassVar[str] = ""
+    phase_version: ClassVar[int] = 1
     phase_options: ClassVar[type[Options] | None] = None
     reads_public: ClassVar[bool] = False
     options_type: ClassVar[type[Options]] = Options

@@ -1,10 +1,11 @@
-"""Rows of the former schema, brought to the present one: the only place that knows how a store used to look.
+"""Rows of former schemas, brought to the present one: the only place that knows how a store used to look.
 
 A store in a folder is rewritten in place (`migrate_store`), a ``rows.parquet`` as a file (`migrate_file`), and
 `Store.merge` takes old files through `migrated_frame`. What was measured stays as it is. Ids change, since a spec has
-new keys, and labels of options are derived again. What should not have been written goes: outputs of the sampler whose
-noise showed all its bits, running times of private selections, and hashes of private data without a key. To take an
-output out mends this copy; it does not mend earlier copies, nor the parameters and samples that follow from it.
+new keys. From schema 2, labels of options are derived again, and what should not have been written goes: outputs of the
+sampler whose noise showed all its bits, running times of private selections, and hashes of private data without a key.
+To take an output out mends this copy; it does not mend earlier copies, nor the parameters and samples that follow from
+it. From schema 3, numbers get the names of their metrics, and specs name the kind of their target.
 """
 
 import json
@@ -17,15 +18,21 @@ import pandas as pd
 
 from dphyper.bench.catalog import METHODS
 from dphyper.bench.searches import RecordedSearch, selection_of
-from dphyper.bench.store import FORMER_SCHEMA, SCHEMA, Store, read_parquet
+from dphyper.bench.store import FORMER_SCHEMAS, SCHEMA, Store, flat, read_parquet
 from dphyper.core.errors import UserError
 from dphyper.core.files import whole_file, write_json
 from dphyper.core.labels import SELECTIONS
 from dphyper.core.specs import Cell, content_hash
 
 _LEDGER_SCHEMA, _FORMER_LEDGER_SCHEMA = 2, 1
+_NEW_BASE: Mapping[str, Any] = {"kind": "unet"}
 _NEW_DATA: Mapping[str, Any] = {"development": [], "show_reference": False}
 _TIMES = ("seconds_adapt", "seconds_evaluate")
+# Columns of schema 3 and what they are called now, by group.
+_METRICS = {"fid": "frechet", "kid": "kernel", "denoising_loss": "denoising_loss"}
+_REAL_METRICS = {"fid_floor": "frechet", "kid_floor": "kernel"}
+_COUNTS = ("num_images", "num_reference", "num_real", "parameters")
+_DIAGNOSTICS = {"embedding_shift": "embedding_shift"}
 
 
 def migrate_file(path: Path, searches: Iterable[RecordedSearch]) -> "Counter[str]":
@@ -61,7 +68,8 @@ def migrate_store(store: Store, searches: Iterable[RecordedSearch]) -> "Counter[
         raise UserError(f"store '{store.root}' has no row: name a store's folder or a rows.parquet")
     ids: dict[str, Path] = {}
     for folder, spec in folders.items():
-        _require_own(spec, json.loads((folder / "row.json").read_text())["cell"])
+        row = json.loads((folder / "row.json").read_text())
+        _require_own(spec, row)
         other = ids.setdefault(Cell.from_dict(_spec(spec)).id, folder)
         if other != folder:
             raise UserError(
@@ -88,7 +96,7 @@ def _migrate_cell(folder: Path, searches: Iterable[RecordedSearch]) -> "Counter[
         json.loads(path.read_text()) if (path := folder / name).exists() else {}
         for name in ("cell.json", "row.json", "ledger.json")
     )
-    if row.get("schema") != FORMER_SCHEMA:
+    if row.get("schema") not in FORMER_SCHEMAS:
         return Counter()
     new_row, new_spec, new_ledger, counts = _migrated(row, spec, ledger, searches)
     if ledger:
@@ -115,32 +123,47 @@ def migrated_frame(frame: pd.DataFrame, searches: Iterable[RecordedSearch]) -> t
     for values in frame.to_dict("records"):
         row = {str(key): value for key, value in values.items() if not pd.isna(value)}
         spec, ledger = json.loads(row.pop("spec")), json.loads(row.pop("ledger"))
-        if row["schema"] not in (FORMER_SCHEMA, SCHEMA):
-            raise UserError(f"rows of schema {row['schema']}: this version reads {FORMER_SCHEMA} and {SCHEMA}")
-        if row["schema"] == FORMER_SCHEMA:
-            _require_own(spec, row["cell"])
+        if row["schema"] not in (*FORMER_SCHEMAS, SCHEMA):
+            known = ", ".join(map(str, (*FORMER_SCHEMAS, SCHEMA)))
+            raise UserError(f"rows of schema {row['schema']}: this version reads {known}")
+        if row["schema"] in FORMER_SCHEMAS:
+            _require_own(spec, row)
             row, spec, ledger, done = _migrated(row, spec, ledger, searches)
             counts += done
+        else:
+            row = json.loads(row["row"])
         texts = {
-            name: json.dumps(value, indent=1, sort_keys=True) for name, value in (("spec", spec), ("ledger", ledger))
+            name: json.dumps(value, indent=1, sort_keys=True)
+            for name, value in (("row", row), ("spec", spec), ("ledger", ledger))
         }
-        found.append({**row, **texts})
-    names = {name for row in found for name in row} - {"spec", "ledger"}
-    kept = [column for column in frame.columns if column in names]
-    columns = [*kept, *sorted(names - {*kept}), "spec", "ledger"]
-    return pd.DataFrame(found, columns=columns), counts
+        found.append({**flat(row), **texts})
+    return pd.DataFrame(found), counts
 
 
 def _migrated(
     row: Mapping[str, Any], spec: Mapping[str, Any], ledger: Mapping[str, Any], searches: Iterable[RecordedSearch]
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], "Counter[str]"]:
     """Row, spec and ledger in the present schema, and what was done."""
-    spec, new_ledger = _spec(spec), _ledger(ledger)
+    counts = Counter({"rows migrated": 1})
+    new_row, new_spec, new_ledger = dict(row), _spec(spec), _ledger(ledger)
+    if row["schema"] == 2:
+        new_row, done = _from_2(row, new_spec, ledger, new_ledger, searches)
+        counts += done
+    new_row = {**_regrouped(new_row), "schema": SCHEMA, "cell": Cell.from_dict(new_spec).id}
+    return new_row, new_spec, new_ledger, counts
+
+
+def _from_2(
+    row: Mapping[str, Any],
+    spec: Mapping[str, Any],
+    ledger: Mapping[str, Any],
+    new_ledger: Mapping[str, Any],
+    searches: Iterable[RecordedSearch],
+) -> tuple[dict[str, Any], "Counter[str]"]:
+    """A row of schema 2 with the fields of schema 3, and what was done."""
     selection, search = _selection(row, spec, searches)
     new_row = {
         **row,
-        "schema": SCHEMA,
-        "cell": Cell.from_dict(spec).id,
         "development": False,
         "selection": selection,
         "search": search,
@@ -150,7 +173,7 @@ def _migrated(
     if "statement" in row:
         new_row["statement"] = row["statement"].replace(SELECTIONS[row["selection"]], SELECTIONS[selection])
     charges = new_ledger.get("charges", [])
-    counts = Counter({"rows migrated": 1})
+    counts: Counter[str] = Counter()
     taken = sum(charge.get("output") is not None for charge in ledger.get("charges", []))
     if taken and all(charge["output"] is None for charge in charges):
         counts[
@@ -161,7 +184,22 @@ def _migrated(
         new_row = {name: value for name, value in new_row.items() if name not in _TIMES}
     if selection != row["selection"]:
         counts[f"rows of {row['method']} labelled {selection} in place of {row['selection']}"] = 1
-    return new_row, dict(spec), new_ledger, counts
+    return new_row, counts
+
+
+def _regrouped(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of schema 3 with its numbers in groups, under the names of their metrics."""
+    groups = {"metrics": _METRICS, "real_metrics": _REAL_METRICS, "diagnostics": _DIAGNOSTICS}
+    moved = {name for names in groups.values() for name in names}
+    new_row = {name: value for name, value in row.items() if name not in moved}
+    if "floor_images" in row:
+        new_row["num_real"] = new_row.pop("floor_images")
+    # A column that failed rows lack is one of floats.
+    new_row |= {name: int(new_row[name]) for name in _COUNTS if name in new_row}
+    if row["status"] == "done":
+        for group, names in groups.items():
+            new_row[group] = {new: row[old] for old, new in names.items() if old in row}
+    return new_row
 
 
 def _selection(row: Mapping[str, Any], spec: Mapping[str, Any], searches: Iterable[RecordedSearch]) -> tuple[str, str]:
@@ -172,15 +210,22 @@ def _selection(row: Mapping[str, Any], spec: Mapping[str, Any], searches: Iterab
     return selection_of(kind, row["method"], spec["options"], searches, split=row["split"])
 
 
-def _require_own(spec: Mapping[str, Any], cell: str) -> None:
+def _require_own(spec: Mapping[str, Any], row: Mapping[str, Any]) -> None:
     """Refuse a former spec whose hash is not the id of its cell: with a new id nobody could see that."""
-    if "secure_noise" in spec and content_hash(spec) != cell:
-        raise UserError(f"row {cell} has the spec of cell {content_hash(spec)}: it was edited, run its sweep again")
+    plain = dict(spec)
+    if "secure_noise" not in spec:
+        plain = Cell.from_dict(_spec(spec)).to_dict()
+        del plain["base"]["kind"]
+    if content_hash(plain) != row["cell"] and row["schema"] in FORMER_SCHEMAS:
+        raise UserError(
+            f"row {row['cell']} has the spec of cell {content_hash(plain)}: it was edited, run its sweep again"
+        )
 
 
 def _spec(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A spec of any schema in the present one."""
     kept = {name: value for name, value in spec.items() if name != "secure_noise"}
-    return {**kept, "data": {**_NEW_DATA, **spec["data"]}}
+    return {**kept, "data": {**_NEW_DATA, **spec["data"]}, "base": {**_NEW_BASE, **spec["base"]}}
 
 
 def _ledger(ledger: Mapping[str, Any]) -> dict[str, Any]:

@@ -107,6 +107,7 @@ class PublicTasks(lightning.LightningDataModule):
 
     Attributes:
         records: (N, ...) all public and tuning records, encoded.
+        begin_at: Training batches that are left out at the beginning, for a training that goes on.
     """
 
     def __init__(
@@ -133,6 +134,7 @@ class PublicTasks(lightning.LightningDataModule):
         self.mixture = mixture
         weights = [cluster_weight if task.kind == "cluster" else 1.0 for task in dealt["public"]]
         self.shares = {"public": np.asarray(weights) / np.sum(weights)}
+        self.begin_at = 0
         self.steps, self.validation_steps = steps, validation_steps if self.rows["tuning"] else 0
 
     def train_dataloader(self) -> DataLoader[Episode]:
@@ -170,9 +172,12 @@ class _Episodes(IterableDataset[Episode]):
     def __iter__(self) -> Iterator[Episode]:
         data, rows = self.data, self.data.rows[self.split]
         rng = np.random.default_rng([data.seed, len(self.split)])
-        for _ in range(self.steps):
+        begin_at = data.begin_at if self.split == "public" else 0
+        for step in range(self.steps):
             chosen = rng.choice(len(rows), data.tasks, p=data.shares.get(self.split))
             dealt = [self._deal(self._mixed(rows[task], rng), rng) for task in chosen]
+            if step < begin_at:
+                continue
             support, weight, query = (torch.from_numpy(np.stack(part)) for part in zip(*dealt, strict=True))
             yield Episode(support_TS=support, weight_TS=weight, query_TQ=query, task_T=torch.from_numpy(chosen))
 

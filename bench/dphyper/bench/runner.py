@@ -1,59 +1,40 @@
-"""From a cell to a row: public work once, private work through one door, evaluation the same for every method.
+"""From a cell to a row: public work once, one release, the same evaluation for every method.
 
-Everything that touches only public data (base model, public phases, features of references) is computed once,
-stored under a hash of all that it depends on, and shared by cells and worker processes; ε and private records
-enter no such hash. The parameters of a cell are written together with its ledger before anything is evaluated,
-so a run that was killed during evaluation goes on from the same release instead of drawing it again. A failed
-cell becomes a row with its error, and what it had released stays charged; only a user's mistake in the spec stops a
-sweep.
+A cell is adapted (`dphyper.bench.release`), sampled, judged by every registered metric, and written as one row. A
+failed cell becomes a row with its error, and what it had released stays charged; only a user's mistake in the spec
+stops a sweep.
 """
 
-import dataclasses
 import functools
 import importlib.metadata
-import inspect
-import json
 import logging
-import os
-import platform
-import subprocess
-import sys
 import time
-import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import lightning
 import numpy as np
 import torch
-from diffusers import DDPMScheduler, UNet2DModel
-from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
-from dphyper.bench import pretraining
-from dphyper.bench.catalog import DATASETS, METHODS, canonical
+from dphyper.bench.catalog import METHODS, canonical
 from dphyper.bench.method import Method
-from dphyper.bench.public import PublicRecords, PublicTasks
+from dphyper.bench.provenance import provenance
+from dphyper.bench.public_work import PublicWork, distinct_public_work
+from dphyper.bench.release import generator, release
 from dphyper.bench.searches import RecordedSearch, selection_of
 from dphyper.bench.store import SCHEMA, Row, Store
-from dphyper.bench.tasks import Collection, Draw
 from dphyper.bench.tracking import Tracking
-from dphyper.core.errors import PrivacyError, UserError
-from dphyper.core.files import whole_file, write_json
-from dphyper.core.specs import BaseSpec, Cell, DataSpec, Performance, Protocol, content_hash
+from dphyper.core.errors import UserError
+from dphyper.core.files import whole_file
+from dphyper.core.specs import Cell, Performance
 from dphyper.metrics.evaluation import Evaluator
-from dphyper.privacy.budget import Budget, Relation
-from dphyper.privacy.ledger import Ledger
-from dphyper.privacy.noise import NoiseSource
-from dphyper.privacy.private_data import PrivateData
+from dphyper.metrics.metric import METRICS, Evidence, Features
 from dphyper.privacy.statement import privacy_statement
-from dphyper.targets import unet as target
-from dphyper.targets.diffusion import to_unit
-from dphyper.targets.lora import LoRADiffusion
+
+_LOSS_RECORDS = 512  # of the reference, on which the loss is taken: a bound on its cost, not on its meaning
+_SHEET = (5, 10)  # rows and columns of a sheet of images
 
 
 class Runner:
@@ -65,6 +46,10 @@ class Runner:
         tracking: The sink for progress.
         sweep: Name written into the rows.
         searches: Recorded searches that options other than the defaults may come from.
+
+    Attributes:
+        public: The public work that cells share.
+        evaluator: `Protocol` to its evaluator, which is loaded once.
     """
 
     def __init__(
@@ -75,26 +60,13 @@ class Runner:
         sweep: str,
         searches: Sequence[RecordedSearch] = (),
     ) -> None:
-        self.store, self.performance, self.tracking, self.sweep = store, performance, tracking, sweep
-        self.searches = searches
-        self.cache = Path(performance.cache)
-        chosen = performance.device
-        if chosen == "auto":
-            chosen = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(chosen)
+        self.store, self.tracking, self.sweep, self.searches = store, tracking, sweep, searches
         if performance.threads:
             torch.set_num_threads(performance.threads)
-        self.evaluator = functools.cache(self._evaluator)
-        self.collection = functools.cache(self._collection)
-        self._base = functools.cache(self._load_base)
-        self._public = functools.cache(lambda data: PublicRecords.of(self.collection(data), self.device))
-
-    def _evaluator(self, protocol: Protocol) -> Evaluator:
-        return Evaluator(protocol, weights=self.performance.weights, device=self.device)
-
-    def _collection(self, spec: DataSpec) -> Collection:
-        collection: Collection = DATASETS[spec.scheme].load(spec)
-        return collection
+        self.public = PublicWork(performance, tracking)
+        self.evaluator = functools.cache(
+            lambda protocol: Evaluator(protocol, weights=performance.weights, device=self.public.device)
+        )
 
     def check(self, cells: Iterable[Cell]) -> None:
         """Find the user's mistakes before anything is computed.
@@ -106,9 +78,9 @@ class Runner:
         cells = list(cells)
         self.check_data(cells)
         protocols = {self.evaluator(cell.protocol).protocol_hash for cell in cells}
-        for cell in _distinct_public_work(cells):
-            self.untrained_method(cell, *self._shape_of_base(cell))
-        stored = {json.loads(p.read_text())["protocol"] for p in self.store.root.glob("cells/*/row.json")}
+        for cell in distinct_public_work(cells):
+            self.public.untrained_method(cell, self.public.untrained_base(cell))
+        stored = self.store.protocols()
         if len(protocols | stored) > 1:
             raise UserError(
                 f"store '{self.store.root}' would mix evaluation protocols {', '.join(sorted(protocols | stored))}: "
@@ -123,134 +95,13 @@ class Runner:
         """
         cells = list(cells)
         for data in dict.fromkeys(cell.data for cell in cells):
-            for line in self.collection(data).passed_over:
+            for line in self.public.collection(data).passed_over:
                 print(f"data: {line}", flush=True)
         for cell in cells:
-            self.collection(cell.data).draw(cell.task, cell.n, cell.seed)
-
-    def prepare(self, cells: Iterable[Cell]) -> None:
-        """Train every base model and public phase that the cells need and the cache lacks."""
-        for cell in _distinct_public_work(cells):
-            self.method(cell)
-
-    def _base_key(self, cell: Cell) -> str:
-        spec = cell.base
-        if spec.pretrained:
-            files = sorted(Path(spec.pretrained).rglob("*"))
-            return content_hash([(str(f.name), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()])
-        training = dataclasses.replace(spec, rank=1, convolutions=False, sampling_steps=1)
-        parts = (target.new_unet, target.new_scheduler, target.corrupt, pretraining)
-        sources = [inspect.getsource(part) for part in parts]
-        return content_hash([self.collection(cell.data).public_fingerprint, dataclasses.asdict(training), sources])
-
-    def _shape_of_base(self, cell: Cell) -> tuple[UNet2DModel, DDPMScheduler]:
-        shape = {"image_size": cell.data.image_size, "channels": cell.data.channels}
-        if cell.base.pretrained:
-            return pretraining.load_base(cell.base.pretrained, **shape)
-        return pretraining.untrained(cell.base, **shape)
-
-    def _load_base(self, data: DataSpec, spec: BaseSpec) -> Path:
-        """Folder of the trained base model, which is trained first where it is missing."""
-        cell = Cell(data=data, base=spec)
-        if spec.pretrained:
-            return Path(spec.pretrained)
-        folder = self.cache / "base" / self._base_key(cell)
-        with _only_one(folder):
-            if not (folder / "done.json").exists():
-                unet, scheduler = self._shape_of_base(cell)
-                module = pretraining.Pretraining(unet, scheduler, spec.learning_rate)
-                episodes = PublicTasks(
-                    self.collection(data), seed=spec.seed, tasks=spec.batch_size, query=1, steps=spec.train_steps
-                )
-                seconds = self._fit(module, episodes, spec.train_steps, spec.seed, "base model")
-                unet.save_pretrained(folder / "unet")
-                scheduler.save_pretrained(folder / "scheduler")
-                write_json(folder / "done.json", {"seconds": seconds})
-        return folder
-
-    def untrained_method(self, cell: Cell, unet: UNet2DModel, scheduler: DDPMScheduler) -> Method:
-        """The method of a cell around a base model, before its public phase."""
-        kind: type[Method] = METHODS[cell.method]
-        model = LoRADiffusion(
-            unet.to(self.device),
-            scheduler,
-            rank=cell.base.rank,
-            sampling_steps=cell.base.sampling_steps,
-            seed=cell.base.seed,
-            convolutions=cell.base.convolutions,
-        )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(cell.base.seed)
-            method = kind(model, kind.options_type.parse(cell.method, cell.options), embedding_dim=cell.embedding_dim)
-        return method.to(self.device)
-
-    def method(self, cell: Cell) -> tuple[Method, float]:
-        """The method with its public phase done, and the seconds that phase took when it was trained."""
-        folder = self._base(cell.data, cell.base)
-        shape = {"image_size": cell.data.image_size, "channels": cell.data.channels}
-        method = self.untrained_method(cell, *pretraining.load_base(folder, **shape))
-        collection = self.collection(cell.data)
-        if method.reads_public:
-            method.public = self._public(cell.data)
-        if not method.public_phase:
-            return method.eval(), 0.0
-        read = dataclasses.fields(method.phase_options) if method.phase_options else None
-        key = content_hash(
-            [
-                method.public_phase,
-                self._base_key(cell),
-                cell.base.rank,
-                cell.base.convolutions,
-                cell.base.seed,
-                collection.public_fingerprint,
-                method.public_dim,
-                cell.options if read is None else {field.name: cell.options[field.name] for field in read},
-                [inspect.getsource(module) for module in (target, sys.modules[type(method).__module__])],
-            ]
-        )
-        trained = self.cache / "public" / key
-        with _only_one(trained):
-            if not (trained / "done.json").exists():
-                episodes = method.public_data(collection)
-                name = f"{method.public_phase} k={method.public_dim}"
-                seconds = self._fit(method, episodes, episodes.steps, cell.base.seed, name)
-                trained.mkdir(parents=True, exist_ok=True)
-                weights = {name: value.contiguous() for name, value in method.state_dict().items()}
-                with whole_file(trained / "weights.safetensors") as temporary:
-                    save_file(weights, temporary)
-                write_json(trained / "done.json", {"seconds": seconds})
-        method.load_state_dict(load_file(trained / "weights.safetensors", device=str(self.device)))
-        return method.eval(), float(json.loads((trained / "done.json").read_text())["seconds"])
-
-    def _fit(self, module: lightning.LightningModule, episodes: PublicTasks, steps: int, seed: int, name: str) -> float:
-        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-        # Advice on loaders and loops that were chosen on purpose; errors are exceptions and still come through.
-        warnings.filterwarnings("ignore", module="lightning")
-        lightning.seed_everything(seed, verbose=False)
-        print(f"training {name}: {steps} steps", flush=True)
-        begin = time.perf_counter()
-        with self.tracking.phase(name) as logger:
-            trainer = lightning.Trainer(
-                max_steps=steps,
-                accelerator="gpu" if self.device.type == "cuda" else "cpu",
-                devices=1,
-                logger=logger,
-                gradient_clip_val=1.0,
-                enable_checkpointing=False,
-                enable_model_summary=False,
-                enable_progress_bar=sys.stderr.isatty(),
-                num_sanity_val_steps=0,
-                val_check_interval=min(200, steps),
-                check_val_every_n_epoch=None,
-                limit_val_batches=1.0 if episodes.validation_steps else 0,
-                default_root_dir=self.cache,
-            )
-            trainer.fit(module, datamodule=episodes)
-        module.to(self.device)
-        return time.perf_counter() - begin
+            self.public.collection(cell.data).draw(cell.task, cell.n, cell.seed)
 
     def run(self, cell: Cell) -> Row:
-        """Run one cell (in its canonical form) and store its row.
+        """Run one cell and store its row.
 
         Raises:
             UserError: The spec is wrong; nothing is stored.
@@ -273,8 +124,8 @@ class Runner:
 
     def _facts(self, cell: Cell) -> Row:
         """What is known of a cell before it runs."""
-        collection = self.collection(cell.data)
-        kind: type[Method] = METHODS[cell.method]
+        collection = self.public.collection(cell.data)
+        kind = METHODS[cell.method]
         task = collection.task(cell.task)
         selection, search = selection_of(kind, cell.method, cell.options, self.searches, split=task.split)
         return Row(
@@ -308,159 +159,81 @@ class Runner:
 
     def _measure(self, cell: Cell, folder: Path, selection: str) -> dict[str, Any]:
         """Adapt, sample, judge."""
-        collection = self.collection(cell.data)
+        collection = self.public.collection(cell.data)
         draw = collection.draw(cell.task, cell.n, cell.seed)
-        method, seconds_public = self.method(cell)
-        begin = time.perf_counter()
-        theta, ledger = self._adapt(cell, method, draw, folder)
-        seconds_adapt = time.perf_counter() - begin
+        method, seconds_public = self.public.method(cell)
+        released = release(cell, method, draw, folder)
+        ledger, theta = released.ledger, released.adaptation.theta
 
         begin = time.perf_counter()
-        images = method.target.sample(theta, cell.protocol.num_images, _generator(cell.seed, "sampling"))
+        images = method.target.sample(theta, cell.protocol.num_images, generator(cell.seed, "sampling"))
         with whole_file(folder / "samples.npz") as temporary:
             np.savez_compressed(temporary, images=images)
-        save_grid(images, folder / "samples.png")
+        save_sheet(images, folder / "samples.png")
         tuning = collection.task(cell.task).split == "tuning"
         shown = tuning or cell.data.show_reference or collection.show_reference
         if shown:
-            save_grid(draw.reference, folder / "reference.png")
+            save_sheet(draw.reference, folder / "reference.png")
         evaluator = self.evaluator(cell.protocol)
-        reference = self._features(cell, draw.reference)
-        scores = evaluator.scores(evaluator.features(images), reference)
+        reference = self.public.features(evaluator, draw.reference)
+        evidence = Evidence(
+            generated=images,
+            reference=draw.reference,
+            generated_features=evaluator.features(images),
+            reference_features=reference,
+            reference_losses=_losses(method, theta, draw.reference, cell.seed),
+        )
+        metrics = evaluator.judge(evidence)
+        real_metrics, num_real = evaluator.judge_real(reference, seed=cell.seed)
+        shift = self._public_shift(cell, evaluator, reference)
+        seconds = {"seconds_adapt": released.seconds, "seconds_evaluate": time.perf_counter() - begin}
         public = f"the public {'' if tuning else 'and tuning '}tasks of {collection.name}"
-        floor = evaluator.floor(reference, seed=cell.seed)
-        loss = self._denoising_loss(method, theta, draw.reference, cell.seed)
-        shift = self._public_shift(cell, reference)
-        seconds_evaluate = time.perf_counter() - begin
         return {
             "private": method.private and not cell.reproducible_noise and ledger.private,
             "epsilon_spent": ledger.spent(),
-            "fid": scores.fid,
-            "kid": scores.kid,
-            "fid_floor": floor.fid,
-            "kid_floor": floor.kid,
-            "floor_images": floor.floor_images,
+            "metrics": metrics,
+            "real_metrics": real_metrics,
+            "diagnostics": dict(released.adaptation.diagnostics),
             "num_images": len(images),
             "num_reference": len(reference),
-            "denoising_loss": loss,
+            "num_real": num_real,
             "public_shift": shift,
-            **({} if method.embedding_shift is None else {"embedding_shift": method.embedding_shift}),
             "seconds_public": seconds_public,
-            # How long trials took tells which were drawn, and of a former version told how many.
-            **({} if ledger.has_selection else {"seconds_adapt": seconds_adapt, "seconds_evaluate": seconds_evaluate}),
+            **(seconds if released.seconds is not None else {}),
             "parameters": method.target.num_parameters,
-            "base_hash": self._base_key(cell),
+            "base_hash": self.public.base_key(cell.data, cell.base),
             "provenance": collection.provenance(cell.task, self.store.key()),
-            **_provenance(),
+            **provenance(),
             "statement": privacy_statement(
                 cell, ledger, selection=selection, public_data=public, reference_shown=shown
             ),
         }
 
-    def _adapt(self, cell: Cell, method: Method, draw: Draw, folder: Path) -> tuple[Tensor, Ledger]:
-        """Parameters and ledger of a cell, from an earlier run of it where that got so far."""
-        budget = Budget(epsilon=cell.epsilon, delta=cell.delta, relation=Relation(cell.relation))
-        kept, path = folder / "theta.safetensors", folder / "ledger.json"
-        ledger = Ledger.open(path, budget)
-        if kept.exists():
-            return load_file(kept, device=str(self.device))["theta"], ledger
-        # A row says that an earlier attempt failed, and that is known; without one the process died unseen.
-        if not (folder / "row.json").exists():
-            interrupted = ledger.to_json()
-            if ledger.forget_unseen():
-                write_json(folder / "ledger.interrupted.json", interrupted)
-        records = to_unit(np.asarray(draw.records, np.uint8)).to(self.device)
-        try:
-            private = PrivateData(records, n=cell.n, ledger=ledger, noise=_noise(cell, method))
-            theta = method.adapt(private, budget, _generator(cell.seed, "adaptation"))
-            undeclared = ledger.differences(method.mechanisms(budget, method.options))
-            if undeclared:
-                raise PrivacyError(f"method '{cell.method}': {'; '.join(undeclared)}")
-        except Exception:
-            ledger.close_attempt()
-            raise
-        if not ledger.charges:
-            write_json(path, ledger.to_json())
-        with whole_file(kept) as temporary:
-            save_file({"theta": theta.contiguous()}, temporary)
-        return theta, ledger
-
-    def _features(self, cell: Cell, images: NDArray[Any]) -> NDArray[np.float32]:
-        """Features of real images, from the cache where they are there."""
-        evaluator = self.evaluator(cell.protocol)
-        path = self.cache / "features" / f"{content_hash([evaluator.protocol_hash, images.tobytes().hex()])}.npy"
-        with _only_one(path):
-            if not path.exists():
-                with whole_file(path) as temporary:
-                    np.save(temporary, evaluator.features(np.asarray(images, np.uint8)))
-        return np.asarray(np.load(path), np.float32)
-
-    def _public_shift(self, cell: Cell, reference: NDArray[np.float32]) -> float:
+    def _public_shift(self, cell: Cell, evaluator: Evaluator, reference: Features) -> float:
         """Fréchet distance from public images to the reference, on the evaluation's features."""
-        collection = self.collection(cell.data)
+        collection = self.public.collection(cell.data)
         rows = np.unique(np.concatenate([task.indices for task in collection.select("public")]))
         some = np.random.default_rng(0).permutation(rows)[: max(cell.protocol.num_images, 2)]
-        public = self._features(cell, collection.records[some])
-        return self.evaluator(cell.protocol).scores(public, reference).fid
-
-    def _denoising_loss(self, method: Method, theta: Tensor, reference: NDArray[Any], seed: int) -> float:
-        x = to_unit(np.asarray(reference[:512], np.uint8)).to(self.device)
-        with torch.no_grad():
-            return float(method.target.per_example_loss(theta, x, _generator(seed, "loss"), stratified=True).mean())
+        public = self.public.features(evaluator, collection.records[some])
+        return METRICS["frechet"].compute(Evidence(generated_features=public, reference_features=reference))
 
 
-def _distinct_public_work(cells: Iterable[Cell]) -> list[Cell]:
-    """One cell for each method and public configuration among the cells."""
-    return list(
-        {
-            content_hash([c.data.__dict__, c.base.__dict__, c.method, c.options, c.embedding_dim]): c for c in cells
-        }.values()
-    )
+@torch.no_grad()
+def _losses(method: Method, theta: torch.Tensor, reference: NDArray[Any], seed: int) -> NDArray[np.float32]:
+    """Losses of reference records at times and noises that are the same for all methods of a seed."""
+    x = method.target.encode(reference[:_LOSS_RECORDS])
+    losses = method.target.per_example_loss(theta, x, generator(seed, "loss"), stratified=True)
+    return losses.cpu().numpy()
 
 
-def _noise(cell: Cell, method: Method) -> NoiseSource:
-    """The source of a cell's privacy noise and of what private losses draw; a ceiling's is the seed's."""
-    if cell.reproducible_noise or not method.private:
-        return NoiseSource.reproducible(cell.seed + 1_000_000 * cell.noise_draw)
-    return NoiseSource.os()
-
-
-def _generator(seed: int, purpose: str) -> torch.Generator:
-    """A generator for one purpose of one seed; never the source of privacy noise."""
-    return torch.Generator().manual_seed(int(content_hash([seed, purpose])[:15], 16))
-
-
-def _only_one(path: Path) -> FileLock:
-    """A lock under which one process computes ``path`` while the others wait for it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(f"{path}.lock")
-
-
-def save_grid(images: NDArray[Any], path: Path, columns: int = 10, rows: int = 5) -> None:
+def save_sheet(images: NDArray[Any], path: Path) -> None:
     """Write the first images as one PNG, side by side."""
-    shown = np.asarray(images[: columns * rows], np.uint8)
+    rows, columns = _SHEET
+    shown = images[: columns * rows]
     _, height, width, channels = shown.shape
-    grid = np.zeros((rows * height, columns * width, channels), np.uint8)
+    sheet = np.zeros((rows * height, columns * width, channels), np.uint8)
     for index, image in enumerate(shown):
         top, left = index // columns * height, index % columns * width
-        grid[top : top + height, left : left + width] = image
+        sheet[top : top + height, left : left + width] = image
     with whole_file(path) as temporary:
-        Image.fromarray(grid.squeeze()).save(temporary)
-
-
-@functools.cache
-def _provenance() -> dict[str, str]:
-    """Commit, versions and machine."""
-    packages = ["dphyper", "torch", "diffusers", "peft", "opacus", "dp-accounting", "clean-fid", "scipy", "numpy"]
-    versions = {name: importlib.metadata.version(name) for name in packages}
-    git = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return {
-        "commit": git.stdout.strip(),
-        "versions": json.dumps(versions, sort_keys=True),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
-    }
+        Image.fromarray(sheet.squeeze()).save(temporary)

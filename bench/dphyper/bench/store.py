@@ -5,12 +5,15 @@ finished cell ``ledger.json`` (the privacy ledger), ``samples.png`` (a grid) and
 uint8 images). ``row.json`` is written last and atomically: a cell with a row of status ``done`` is whole, and a
 killed worker leaves nothing that looks finished. `Store.export` writes all rows, each with its cell's spec and ledger,
 to ``STORE/rows.parquet`` for other tools, and `Store.merge` reads such a file back, so that a sweep goes on elsewhere
-from its rows; their samples stay behind. Nothing is averaged here, and no torch is imported, unless rows of a former
-schema are merged (`dphyper.bench.migration`). A store stays at home: what may leave it, `dphyper publish` copies.
+from its rows; their samples stay behind. In frames each metric is a column of its own name, the same metric on real
+records ``real_NAME``, and each diagnostic a column. Nothing is averaged here, and no torch is imported, unless rows of
+a former schema are merged (`dphyper.bench.migration`). A store stays at home: what may leave it, `dphyper publish`
+copies.
 """
 
 import json
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -21,8 +24,12 @@ from dphyper.core.errors import UserError
 from dphyper.core.files import whole_file, write_json
 from dphyper.core.specs import Cell
 
-SCHEMA = 3
-FORMER_SCHEMA = 2  # which `dphyper.bench.migration` reads
+SCHEMA = 4
+FORMER_SCHEMAS = (2, 3)  # which `dphyper.bench.migration` reads
+
+
+# Groups of numbers in a row, and what stands before their names in a frame.
+_NESTED = {"metrics": "", "real_metrics": "real_", "diagnostics": ""}
 
 
 class Row(TypedDict):
@@ -55,16 +62,13 @@ class Row(TypedDict):
     protocol: str  # hash of the evaluation protocol, extractor weights included
     extractor: str
     epsilon_spent: NotRequired[float]  # by the ledger, at delta
-    fid: NotRequired[float]  # Fréchet distance on the extractor's features, generated against reference
-    kid: NotRequired[float]  # unbiased kernel distance
-    fid_floor: NotRequired[float]  # real against real, floor_images images against the remaining reference
-    kid_floor: NotRequired[float]
+    metrics: NotRequired[dict[str, float]]  # of the generated records, by registered name
+    real_metrics: NotRequired[dict[str, float]]  # real against real: num_real records against the remaining reference
+    diagnostics: NotRequired[dict[str, float]]  # of the adaptation, each a function of what was released
     num_images: NotRequired[int]  # generated images
     num_reference: NotRequired[int]  # images of the held-out reference
-    floor_images: NotRequired[int]  # images on the drawn side of the floor
-    denoising_loss: NotRequired[float]  # on the reference, at fixed times and noise
+    num_real: NotRequired[int]  # images on the drawn side of real against real
     public_shift: NotRequired[float]  # Fréchet distance public tasks to this task's reference, same features
-    embedding_shift: NotRequired[float]  # the released embedding from the public tasks', in their standard deviations
     seconds_public: NotRequired[float]  # of the public phase when it was trained, shared by all cells
     seconds_adapt: NotRequired[float]  # of rows with a private selection, whose trials are a secret, both are absent
     seconds_evaluate: NotRequired[float]
@@ -124,6 +128,10 @@ class Store:
         write_json(folder / "cell.json", cell.to_dict())
         write_json(folder / "row.json", row)
 
+    def protocols(self) -> set[str]:
+        """Hashes of the evaluation protocols of all rows."""
+        return {json.loads(path.read_text())["protocol"] for path in self.root.glob("cells/*/row.json")}
+
     def row(self, cell_id: str) -> Row:
         """The row of a finished or failed cell."""
         row: Row = json.loads((self.directory(cell_id) / "row.json").read_text())
@@ -161,7 +169,7 @@ class Store:
             _require_schema(json.loads(path.read_text()).get("schema"), self.root)
 
     def rows(self) -> pd.DataFrame:
-        """All rows, one for each cell, in a stable order; columns as in `Row`.
+        """All rows, one for each cell, in a stable order; columns as `flat` names them.
 
         Raises:
             UserError: There is no row, or a row was written by another version of the schema.
@@ -171,16 +179,16 @@ class Store:
             _require_schema(row.get("schema"), self.root)
         if not found:
             raise UserError(f"store '{self.root}' has no row: run a sweep into it first, or name another folder")
-        frame = pd.DataFrame(found)
+        frame = pd.DataFrame([flat(row) for row in found])
         keys = ["collection", "split", "task", "method", "epsilon", "embedding_dim", "n", "seed", "noise_draw", "cell"]
         return frame.sort_values(keys, ignore_index=True)
 
     def rows_with_specs(self) -> pd.DataFrame:
-        """`rows` with the spec and the ledger of each as JSON in two more columns."""
+        """`rows` with the row itself, the spec and the ledger of each as JSON in three more columns."""
         rows = self.rows()
         texts = {
             column: [_text(self.directory(cell) / file) for cell in rows["cell"]]
-            for column, file in (("spec", "cell.json"), ("ledger", "ledger.json"))
+            for column, file in (("row", "row.json"), ("spec", "cell.json"), ("ledger", "ledger.json"))
         }
         return rows.assign(**texts)
 
@@ -205,7 +213,7 @@ class Store:
         """
         self.require_current()
         frame = read_parquet(path)
-        if (frame["schema"] == FORMER_SCHEMA).any():
+        if frame["schema"].isin(FORMER_SCHEMAS).any():
             from dphyper.bench.migration import migrated_frame
 
             frame, _ = migrated_frame(frame, ())
@@ -220,13 +228,10 @@ class Store:
                 )
             if self.status(cell.id) == "done":
                 continue
-            # Through JSON, for plain numbers in place of NumPy's.
-            row = json.loads(series.drop(["spec", "ledger"]).dropna().to_json(double_precision=15))
-            row["epsilon"], row["epsilon_spent"] = float(series["epsilon"]), float(series["epsilon_spent"])
             folder = self.directory(cell.id)
             folder.mkdir(parents=True, exist_ok=True)
             write_json(folder / "ledger.json", json.loads(series["ledger"]))
-            self.write(cell, row)
+            self.write(cell, json.loads(series["row"]))
             taken += 1
         return taken
 
@@ -259,7 +264,7 @@ def read_rows(path: str | Path) -> pd.DataFrame:
 
 
 def _require_schema(schema: Any, where: str | Path) -> None:
-    if schema == FORMER_SCHEMA:
+    if schema in FORMER_SCHEMAS:
         raise UserError(
             f"'{where}' has rows of schema {schema}, this version reads {SCHEMA}: run  dphyper migrate {where}  first"
         )
@@ -268,6 +273,24 @@ def _require_schema(schema: Any, where: str | Path) -> None:
             f"'{where}' has rows of schema {schema}, this version reads {SCHEMA}: read it with the version that wrote "
             "it, or run the sweep again"
         )
+
+
+def flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row in which each metric and each diagnostic stands under its own name; on real records, under ``real_NAME``.
+
+    Raises:
+        UserError: A metric or a diagnostic is called as another column.
+
+    >>> flat({"task": "leaf", "metrics": {"frechet": 9.0}, "real_metrics": {"frechet": 1.0}})
+    {'task': 'leaf', 'frechet': 9.0, 'real_frechet': 1.0}
+    """
+    found = {name: value for name, value in row.items() if name not in _NESTED}
+    for group, prefix in _NESTED.items():
+        for name, value in row.get(group, {}).items():
+            if (column := f"{prefix}{name}") in found or column in Row.__annotations__:
+                raise UserError(f"'{column}' names two columns of a row: give the metric or diagnostic another name")
+            found[column] = value
+    return found
 
 
 def _text(path: Path) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from lightning.pytorch.loggers import Logger, WandbLogger
 
-from dphyper.bench.store import Row, Store
+from dphyper.bench.store import Row, Store, flat
 from dphyper.core.specs import Cell, WandbMode
 
 PROJECT = "dphyper"
@@ -45,7 +45,7 @@ class Tracking:
         if self.mode == "off":
             return
         with self._run(cell.id, cell.method, cell.to_dict()) as run:
-            run.summary.update(row)
+            run.summary.update(flat(row))
             grid = store.directory(cell.id) / "samples.png"
             if row["status"] == "done":
                 run.log({"samples": _wandb().Image(str(grid))})

@@ -352,6 +352,8 @@ def _ls(config: Namespace) -> int:
                 print(f"data: {line}")
         case "cells":
             print(
-                Store(config.store).rows()[["cell", "status", "method", "task", "epsilon", "seed", "fid"]].to_string()
+                Store(config.store)
+                .rows()[["cell", "status", "method", "task", "epsilon", "seed", "frechet"]]
+                .to_string()
             )
     return 0

@@ -98,6 +98,7 @@ class BaseSpec:
     """The diffusion model that is pre-trained on public tasks, and its LoRA.
 
     Attributes:
+        kind: A registered kind of target, such as ``unet``.
         pretrained: Folder of a diffusers pipeline (or of a bare ``UNet2DModel``) to use instead of
             pre-training; empty to pre-train.
         block_out_channels: Channels of the U-Net's levels, each a multiple of 8.
@@ -111,6 +112,7 @@ class BaseSpec:
         seed: Seed of the pre-training and of the frozen A.
     """
 
+    kind: str = "unet"
     pretrained: str = ""
     block_out_channels: tuple[int, ...] = (32, 64, 64)
     layers_per_block: int = 1

@@ -21,8 +21,8 @@ from dphyper.bench.searches import RecordedSearch
 from dphyper.bench.store import Row, Store
 from dphyper.bench.tracking import Tracking
 from dphyper.core.errors import UserError
-from dphyper.core.labels import distance_label
 from dphyper.core.specs import Cell, Performance
+from dphyper.metrics.metric import METRICS
 from dphyper.sweeps.plan import Sweep
 from dphyper.sweeps.queue import Queue
 
@@ -56,7 +56,7 @@ def run_sweep(sweep: Sweep, cells: list[Cell]) -> int:
         tracking = Tracking(sweep.wandb, store.root, sweep.name)
         runner = Runner(store, sweep.performance, tracking, sweep.name, searches)
         runner.check(missing)
-        runner.prepare(missing)
+        runner.public.prepare(missing)
         queue = Queue(store, sweep.name, cells)
         queue.fill(missing)
         with _workers(sweep, cells, searches, min(sweep.performance.workers, len(missing))) as workers:
@@ -140,7 +140,8 @@ def describe(cell: Cell, row: Row) -> str:
     if row["status"] == "failed":
         return f"{where}, seed {cell.seed}: FAILED, {row['error']}"
     took = f" in {row['seconds_adapt'] + row['seconds_evaluate']:.0f} s" if "seconds_adapt" in row else ""
-    return f"{where}, seed {cell.seed}: {distance_label(row['extractor'])} {row['fid']:.1f}{took}"
+    label, distance = METRICS["frechet"].label_on(row["extractor"]), row["metrics"]["frechet"]
+    return f"{where}, seed {cell.seed}: {label} {distance:.1f}{took}"
 
 
 def _work(
@@ -170,7 +171,7 @@ def _work(
                 queue.failed(trial)
                 continue
             if row["status"] == "done":
-                queue.done(trial, row["fid"])
+                queue.done(trial, row["metrics"]["frechet"])
             else:
                 queue.failed(trial)
     except KeyboardInterrupt:

@@ -1,0 +1,204 @@
+"""Everything that touches only public data, computed once and shared by cells and processes.
+
+Base models, public phases and features of real images lie in a cache under a hash of what they were made from: data,
+spec, options, and version numbers that the author of a model, a phase or the dealer of episodes raises when its meaning
+changes. ε and private records enter no key of a trained thing. A comment changes no key. A change of meaning without a
+new version would go unnoticed here; tests hold golden numbers against it.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+
+from dphyper.bench.cache import Cache
+from dphyper.bench.catalog import DATASETS, METHODS
+from dphyper.bench.method import Method
+from dphyper.bench.pretraining import Pretraining
+from dphyper.bench.public import DEALER_VERSION, PublicRecords, PublicTasks
+from dphyper.bench.tasks import Collection
+from dphyper.bench.tracking import Tracking
+from dphyper.bench.training import train
+from dphyper.core.files import write_json
+from dphyper.core.specs import BaseSpec, Cell, DataSpec, Performance, content_hash
+from dphyper.metrics.evaluation import Evaluator
+from dphyper.metrics.metric import Features
+from dphyper.targets.target import TARGETS, BaseModel
+
+# Fields of `BaseSpec` that say how the public model is adapted and sampled, and not how it is trained.
+_ADAPTER = ("rank", "convolutions", "sampling_steps")
+SECONDS = "seconds.json"
+
+
+class PublicWork:
+    """What cells share.
+
+    Args:
+        performance: Device and cache.
+        tracking: The sink for progress of training.
+
+    Attributes:
+        device: Where models live.
+        collection: `DataSpec` to its collection, which is loaded once.
+    """
+
+    def __init__(self, performance: Performance, tracking: Tracking) -> None:
+        chosen = performance.device
+        if chosen == "auto":
+            chosen = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(chosen)
+        self._tracking, self._cache = tracking, Cache(performance.cache)
+        self.collection: Callable[[DataSpec], Collection] = functools.cache(
+            lambda spec: DATASETS[spec.scheme].load(spec)
+        )
+        self._folder = functools.cache(self._base_folder)
+        self._records: dict[tuple[DataSpec, BaseSpec], PublicRecords] = {}
+
+    def base_key(self, data: DataSpec, spec: BaseSpec) -> str:
+        """Hash of all that decides about the public model."""
+        kind = TARGETS[spec.kind]
+        if spec.pretrained:
+            return content_hash([spec.kind, kind.version, _content(Path(spec.pretrained))])
+        training = {name: value for name, value in dataclasses.asdict(spec).items() if name not in _ADAPTER}
+        return content_hash([training, kind.version, DEALER_VERSION, self.collection(data).public_fingerprint])
+
+    def untrained_base(self, cell: Cell) -> BaseModel:
+        """The public model of a cell before it is trained; one that others trained is read.
+
+        Raises:
+            UserError: It does not fit the data.
+        """
+        shape = {"image_size": cell.data.image_size, "channels": cell.data.channels}
+        kind = TARGETS[cell.base.kind]
+        if cell.base.pretrained:
+            return kind.load(Path(cell.base.pretrained), **shape)
+        return kind.untrained(cell.base, **shape)
+
+    def untrained_method(self, cell: Cell, base: BaseModel) -> Method:
+        """The method of a cell around a base model, before its public phase.
+
+        Raises:
+            UserError: Unknown options, or options that do not fit the model.
+        """
+        kind = METHODS[cell.method]
+        target = base.to(self.device).target(cell.base)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(cell.base.seed)
+            method = kind(target, kind.options_type.parse(cell.method, cell.options), embedding_dim=cell.embedding_dim)
+        return method.to(self.device)
+
+    def method(self, cell: Cell) -> tuple[Method, float]:
+        """The method with its public phase done, and the seconds that phase took when it was trained."""
+        folder = self._folder(cell.data, cell.base)
+        base = TARGETS[cell.base.kind].load(folder, image_size=cell.data.image_size, channels=cell.data.channels)
+        method = self.untrained_method(cell, base)
+        if method.reads_public:
+            if (cell.data, cell.base) not in self._records:
+                records = PublicRecords.of(self.collection(cell.data), method.target.encode)
+                self._records[cell.data, cell.base] = records
+            method.public = self._records[cell.data, cell.base]
+        if not method.public_phase:
+            return method.eval(), 0.0
+
+        def make(result: Path, unfinished: Path) -> None:
+            episodes = method.public_data(self.collection(cell.data))
+            name = f"{method.public_phase} k={method.public_dim}"
+            seconds = self._train(method, episodes, episodes.steps, cell.base.seed, name, unfinished)
+            weights = {name: value.contiguous() for name, value in method.state_dict().items()}
+            save_file(weights, result / "weights.safetensors")
+            write_json(result / SECONDS, {"seconds": seconds})
+
+        trained = self._cache.entry("public", self._phase_key(cell, method), make)
+        method.load_state_dict(load_file(trained / "weights.safetensors", device=str(self.device)))
+        return method.eval(), float(json.loads((trained / SECONDS).read_text())["seconds"])
+
+    def prepare(self, cells: Iterable[Cell]) -> None:
+        """Train every base model and public phase that the cells need and the cache lacks."""
+        for cell in distinct_public_work(cells):
+            self.method(cell)
+
+    def features(self, evaluator: Evaluator, images: NDArray[Any]) -> Features:
+        """Features of real images."""
+        content = hashlib.sha256(np.ascontiguousarray(images).tobytes()).hexdigest()
+        key = content_hash([evaluator.protocol_hash, list(images.shape), content])
+
+        def make(result: Path, unfinished: Path) -> None:
+            np.save(result / "features.npy", evaluator.features(images))
+
+        found: Features = np.load(self._cache.entry("features", key, make) / "features.npy")
+        return found
+
+    def _base_folder(self, data: DataSpec, spec: BaseSpec) -> Path:
+        if spec.pretrained:
+            return Path(spec.pretrained)
+
+        def make(result: Path, unfinished: Path) -> None:
+            base = self.untrained_base(Cell(data=data, base=spec))
+            episodes = PublicTasks(
+                self.collection(data),
+                base.encode,
+                seed=spec.seed,
+                tasks=spec.batch_size,
+                query=1,
+                steps=spec.train_steps,
+            )
+            module = Pretraining(base, spec.learning_rate)
+            seconds = self._train(module, episodes, spec.train_steps, spec.seed, "base model", unfinished)
+            base.save(result)
+            write_json(result / SECONDS, {"seconds": seconds})
+
+        return self._cache.entry("base", self.base_key(data, spec), make)
+
+    def _phase_key(self, cell: Cell, method: Method) -> str:
+        read = dataclasses.fields(method.phase_options) if method.phase_options else None
+        return content_hash(
+            [
+                method.public_phase,
+                method.phase_version,
+                DEALER_VERSION,
+                self.base_key(cell.data, cell.base),
+                {name: value for name, value in dataclasses.asdict(cell.base).items() if name != "sampling_steps"},
+                self.collection(cell.data).public_fingerprint,
+                method.public_dim,
+                cell.options if read is None else {field.name: cell.options[field.name] for field in read},
+            ]
+        )
+
+    def _train(self, module: Any, episodes: PublicTasks, steps: int, seed: int, name: str, unfinished: Path) -> float:
+        return train(
+            module,
+            episodes,
+            steps=steps,
+            seed=seed,
+            name=name,
+            device=self.device,
+            tracking=self._tracking,
+            unfinished=unfinished,
+        )
+
+
+def distinct_public_work(cells: Iterable[Cell]) -> list[Cell]:
+    """One cell for each method and public configuration among the cells."""
+    return list(
+        {
+            content_hash([c.data.__dict__, c.base.__dict__, c.method, c.options, c.embedding_dim]): c for c in cells
+        }.values()
+    )
+
+
+@functools.cache
+def _content(folder: Path) -> list[tuple[str, str]]:
+    """Names and hashes of the files of a model that others trained."""
+    found = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            found.append((str(path.relative_to(folder)), hashlib.file_digest(file, "sha256").hexdigest()))
+    return found
