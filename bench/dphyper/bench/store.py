@@ -29,7 +29,7 @@ FORMER_SCHEMAS = (2, 3)  # which `dphyper.bench.migration` reads
 
 
 # Groups of numbers in a row, and what stands before their names in a frame.
-_NESTED = {"metrics": "", "real_metrics": "real_", "diagnostics": ""}
+NESTED = {"metrics": "", "real_metrics": "real_", "diagnostics": ""}
 
 
 class Row(TypedDict):
@@ -284,8 +284,8 @@ def flat(row: Mapping[str, Any]) -> dict[str, Any]:
     >>> flat({"task": "leaf", "metrics": {"frechet": 9.0}, "real_metrics": {"frechet": 1.0}})
     {'task': 'leaf', 'frechet': 9.0, 'real_frechet': 1.0}
     """
-    found = {name: value for name, value in row.items() if name not in _NESTED}
-    for group, prefix in _NESTED.items():
+    found = {name: value for name, value in row.items() if name not in NESTED}
+    for group, prefix in NESTED.items():
         for name, value in row.get(group, {}).items():
             if (column := f"{prefix}{name}") in found or column in Row.__annotations__:
                 raise UserError(f"'{column}' names two columns of a row: give the metric or diagnostic another name")

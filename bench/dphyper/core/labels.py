@@ -1,12 +1,10 @@
-"""What a number may be called: whose features it is on, how its options were chosen, whether its code was sound.
+"""What a number may be called: how its options were chosen, whether its code was sound.
 
-Guarantees that only Inception's features give a "FID", and that one rule says which private rows support no claim.
-Imports no torch, so that reports can name what they show; it computes nothing.
+Guarantees that one rule says which private rows support no claim. Imports no torch, so that reports can name what they
+show; it computes nothing.
 """
 
 from packaging.version import InvalidVersion, Version
-
-from dphyper.core.errors import unknown_name
 
 # Since this version a private row counts. Before it the generator of private losses had 32 bits of secret state,
 # kernels let a record's row depend on how many others were with it, and releases showed all bits of their noise.
@@ -21,29 +19,6 @@ SELECTIONS = {
     "unknown": "How the hyper-parameters were chosen is not recorded; a choice on private results would not be "
     "accounted for.",
 }
-
-_DISTANCES = {
-    "inception": "FID",
-    "clip": "CLIP-FID",
-    "efficientnet_lite0": "FD (EfficientNet-Lite0)",
-}
-
-
-def distance_label(extractor: str) -> str:
-    """Name of the Fréchet distance on an extractor's features, for axes and column heads.
-
-    Args:
-        extractor: As in `Protocol.extractor`.
-
-    Raises:
-        UserError: No such extractor.
-
-    >>> distance_label("inception"), distance_label("efficientnet_lite0")
-    ('FID', 'FD (EfficientNet-Lite0)')
-    """
-    if extractor not in _DISTANCES:
-        raise unknown_name("extractor", extractor, _DISTANCES)
-    return _DISTANCES[extractor]
 
 
 def doubt(harness: str, commit: str) -> str:

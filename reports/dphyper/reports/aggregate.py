@@ -18,13 +18,13 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from dphyper.bench.store import Row, Store
+from dphyper.bench.store import NESTED, Row, Store
 from dphyper.core.labels import doubt
 
 DOUBT = "‡"
 ALL = "all tasks"
 REAL = "real_versus_real"
-METRICS = ("fid", "kid")
+METRICS = ("frechet", "kernel")
 SECTION = ["collection", "protocol", "base_hash", "sampling_steps", "n", "relation", "delta"]
 SERIES = ["role", "method", "variant", "embedding_dim", "private", "selection"]
 POINT = ["split", "task", *SERIES, "epsilon"]
@@ -129,7 +129,7 @@ class Section:
     @property
     def distances(self) -> "pd.Series[float]":
         """All Fréchet distances of the section."""
-        return self.values.loc[self.values["metric"] == "fid", "value"]
+        return self.values.loc[self.values["metric"] == "frechet", "value"]
 
     @property
     def extractor(self) -> str:
@@ -143,7 +143,10 @@ def load(store: Store) -> pd.DataFrame:
     Raises:
         UserError: The store has no row.
     """
-    rows = store.rows().reindex(columns=[*Row.__annotations__])
+    rows = store.rows()
+    rows = rows.reindex(
+        columns=list(dict.fromkeys([*(name for name in Row.__annotations__ if name not in NESTED), *rows]))
+    )
     cells = [store.cell(cell) for cell in rows["cell"]]
     shapes = [{"rank": cell.base.rank, "convolutions": cell.base.convolutions} for cell in cells]
     options = [json.dumps({**shape, **cell.options}, sort_keys=True) for shape, cell in zip(shapes, cells, strict=True)]
@@ -223,7 +226,7 @@ def _own_k(rows: pd.DataFrame) -> tuple[int, bool]:
     shown = rows if private.empty else private
     tuning = rows[(rows["split"] == "tuning") & rows["embedding_dim"].isin(shown["embedding_dim"])]
     if shown["embedding_dim"].nunique() > 1 and tuning["embedding_dim"].nunique() == shown["embedding_dim"].nunique():
-        wide = tuning.pivot_table(index=["task", "epsilon", "seed"], columns="embedding_dim", values="fid").dropna()
+        wide = tuning.pivot_table(index=["task", "epsilon", "seed"], columns="embedding_dim", values="frechet").dropna()
         if len(wide):
             return int(wide.columns[int(np.argmin(wide.mean()))]), True
     return int(shown["embedding_dim"].mode().min()), False
@@ -240,7 +243,7 @@ def per_seed(rows: pd.DataFrame, metrics: Iterable[str] = METRICS) -> pd.DataFra
         selection="non_private",
         doubted=False,
     )
-    real = real.assign(epsilon=math.inf, fid=real["fid_floor"], kid=real["kid_floor"], denoising_loss=math.nan)
+    real = real.assign(epsilon=math.inf, **{name: real.get(f"real_{name}", math.nan) for name in metrics})
     keys = [*POINT, "seed"]
     known = [*keys, "doubted"]
     long = pd.concat([rows, real])[[*known, *metrics]].melt(id_vars=known, var_name="metric").dropna(subset="value")
@@ -288,14 +291,14 @@ def noise_quantiles(section: Section) -> pd.DataFrame:
     rows = section.rows[(section.rows["split"] == "private") & np.isfinite(section.rows["epsilon"])]
     found = []
     for key, group in rows.groupby(POINT):
-        per_seed = group.groupby("seed")["fid"]
+        per_seed = group.groupby("seed")["frechet"]
         several = group[per_seed.transform("size") > 1]
         if several.empty:
             continue
         mean = float(per_seed.mean().mean())
-        own = several.groupby("seed")["fid"]
+        own = several.groupby("seed")["frechet"]
         size = own.transform("size")
-        centred = (several["fid"] - own.transform("mean")) * np.sqrt(size / (size - 1)) + mean
+        centred = (several["frechet"] - own.transform("mean")) * np.sqrt(size / (size - 1)) + mean
         quantiles = centred.quantile([0.1, 0.5, 0.9])
         found.append((*key, len(several), mean, *quantiles, centred.max(), group["doubted"].any()))
     return pd.DataFrame(found, columns=[*POINT, "draws", "mean", "q10", "q50", "q90", "worst", "doubted"])

@@ -99,7 +99,7 @@ def distance_vs_epsilon(section: Section, split: str, path: Path) -> bool:
     controls and ceilings that have no ε.
     """
     points = named(aggregate(section.values))
-    points = points[(points["metric"] == "fid") & (points["split"] == split)].copy()
+    points = points[(points["metric"] == "frechet") & (points["split"] == split)].copy()
     points["constant"] = (points["role"] != "method") & np.isinf(points["epsilon"])
     series = [*dict.fromkeys(points.loc[~points["constant"], "series"])]
     parts = np.array_split(np.asarray(series, object), max(math.ceil(len(series) / CURVES), 1))
@@ -140,7 +140,7 @@ def distance_vs_epsilon(section: Section, split: str, path: Path) -> bool:
                 colour, text = look(point.method).colour, f"{point.mean:.0f} ↑"
                 ax.annotate(text, place, xycoords=frame, color=colour, ha="right", va="bottom", fontsize=6)
         for ax in axes[::3]:
-            ax.set_ylabel(distance("fid", section.extractor))
+            ax.set_ylabel(distance("frechet", section.extractor))
         _legend(figure, axes)
     return True
 
@@ -148,7 +148,7 @@ def distance_vs_epsilon(section: Section, split: str, path: Path) -> bool:
 def distance_vs_embedding_dim(section: Section, path: Path) -> bool:
     """One line for each embedding method and ε; False, and no file, when no method ran with several k."""
     points = named(aggregate(section.every_k))
-    points = points[(points["metric"] == "fid") & (points["split"] == "private") & (points["embedding_dim"] > 0)]
+    points = points[(points["metric"] == "frechet") & (points["split"] == "private") & (points["embedding_dim"] > 0)]
     several = points.groupby("method")["embedding_dim"].transform("nunique") > 1
     points = points[several]
     tasks = [task for task in section.shown("private") if task in {*points["task"]}]
@@ -175,7 +175,7 @@ def distance_vs_embedding_dim(section: Section, path: Path) -> bool:
             ax.set_title(section.title("private", task), loc="left")
             _frame_means(ax, shown)
         for ax in axes[::3]:
-            ax.set_ylabel(distance("fid", section.extractor))
+            ax.set_ylabel(distance("frechet", section.extractor))
         _legend(figure, axes)
     return True
 
@@ -193,7 +193,7 @@ def embedding_dim_heat_map(section: Section, path: Path) -> bool:
     private results show and never choose.
     """
     points = aggregate(section.every_k)
-    points = points[(points["metric"] == "fid") & (points["split"] == "private")]
+    points = points[(points["metric"] == "frechet") & (points["split"] == "private")]
     points = points[(points["role"] == "method") & (points["embedding_dim"] > 0)]
     grids = {
         (method, task): grid
@@ -218,7 +218,7 @@ def embedding_dim_heat_map(section: Section, path: Path) -> bool:
             ax.set_yticks(np.arange(values.shape[0]) + 0.5, [str(k) for k in grid.index])
             ax.set_xlabel("ε")
             ax.set_title(f"{look(str(method)).label}, " * several + section.title("private", task), loc="left")
-            figure.colorbar(mesh, ax=ax, label=distance("fid", section.extractor))
+            figure.colorbar(mesh, ax=ax, label=distance("frechet", section.extractor))
         for ax in axes[::3]:
             ax.set_ylabel("embedding dimension k")
     return True

@@ -21,7 +21,7 @@ from dphyper.reports.verdict import BETTER, WORSE, word
 FLOOR = "public_only"
 ZEROS = (FLOOR, "public_mean")
 CEILING = "nonprivate_lora"
-MEASURES = ("denoising_loss", "fid")
+MEASURES = ("denoising_loss", "frechet")
 
 
 def gap_closed(section: Section) -> pd.DataFrame:
@@ -114,7 +114,7 @@ def gain_table(section: Section, gained: pd.DataFrame, label: str) -> Table:
 
 
 def _measure(section: Section, metric: str) -> str:
-    return distance("fid", section.extractor) if metric == "fid" else "denoising loss"
+    return distance("frechet", section.extractor) if metric == "frechet" else "denoising loss"
 
 
 def _table(section: Section, points: pd.DataFrame, caption: str, label: str) -> Table:

@@ -101,7 +101,7 @@ def _section(store: Store, section: Section, out: Path) -> dict[str, Any]:
         "galleries": _galleries(store, section, folder),
         "statements": _statements(section),
         "downloads": [_link(folder / f"{file}.csv") for file in downloads],
-        "metric": distance("fid", section.extractor),
+        "metric": distance("frechet", section.extractor),
     }
 
 
@@ -109,7 +109,7 @@ def _facts(section: Section) -> list[tuple[str, str]]:
     rows, key = section.rows, section.key
     budgets = [epsilon(value) for value in section.epsilons]
     return [
-        ("Distance", distance("fid", section.extractor)),
+        ("Distance", distance("frechet", section.extractor)),
         ("Budgets ε", ", ".join(budgets)),
         ("δ", f"{key['delta']:g}"),
         ("Relation", key["relation"].replace("_", " ")),
@@ -117,7 +117,7 @@ def _facts(section: Section) -> list[tuple[str, str]]:
         ("Tasks", f"{len(section.tasks('private'))} private, {len(section.tasks('tuning'))} tuning"),
         ("Seeds", str(rows["seed"].nunique())),
         ("Images", f"{tables.counts(rows['num_images'])} against {tables.counts(rows['num_reference'])}"),
-        ("Real versus real at", f"{tables.counts(rows['floor_images'])} images"),
+        ("Real versus real at", f"{tables.counts(rows['num_real'])} images"),
         ("Sampling steps", str(key["sampling_steps"])),
         ("Protocol", key["protocol"]),
     ]
@@ -138,7 +138,7 @@ def _notes(section: Section) -> list[str]:
 
 
 def _figures(section: Section, folder: Path) -> list[dict[str, Any]]:
-    metric = distance("fid", section.extractor)
+    metric = distance("frechet", section.extractor)
     made = [
         (f"{metric} against ε, private tasks", "fid_vs_epsilon",
          figures.distance_vs_epsilon(section, "private", folder / "fid_vs_epsilon")),
@@ -171,7 +171,7 @@ def _tables(
         if shown[1:]:
             table = tables.results(section, split, shown[1:], f"{label}-tasks")
             made.append((f"Each {split} task", f"{split}_tasks", table))
-        if ((gaps["split"] == split) & (gaps["metric"] == "fid")).any():
+        if ((gaps["split"] == split) & (gaps["metric"] == "frechet")).any():
             table = tables.versus(section, gaps, split, f"{label}-differences")
             made.append((f"The hypernetwork minus other methods, {split} tasks", f"{split}_differences", table))
         if dims := tables.embedding_dims(section, split, f"{label}-k"):
@@ -209,7 +209,7 @@ def _tasks(section: Section) -> list[dict[str, Any]]:
             "distance": part["distance"].iloc[0],
             "reference": tables.counts(part["num_reference"]),
             "shift": f"{part['public_shift'].mean():.{decimals}f}" if part["public_shift"].notna().any() else "–",
-            "floor": f"{part.drop_duplicates('seed')['fid_floor'].mean():.{decimals}f}",
+            "floor": f"{part.drop_duplicates('seed')['real_frechet'].mean():.{decimals}f}",
         }
         for (split, task), part in rows.groupby(["split", "task"])
     ]  # fmt: skip

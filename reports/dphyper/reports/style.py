@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from dphyper.core.labels import distance_label
+from dphyper.bench.catalog import METHODS
+from dphyper.metrics.metric import METRICS
 from dphyper.reports.aggregate import REAL, ROLES
 
 
@@ -24,35 +25,6 @@ class Look(NamedTuple):
     marker: str
 
 
-LOOKS = {
-    "hypernetwork": Look("Hypernetwork", "#0072B2", "o"),
-    "dp_sgd": Look("DP-SGD", "#D55E00", "s"),
-    "dp_sgd_tuned": Look("DP-SGD, tuned privately", "#E69F00", "d"),
-    "public_mean": Look("Public mean", "#009E73", "^"),
-    "hypernetwork_sigma0": Look("Hypernetwork at σ = 0", "#56B4E9", "v"),
-    "public_only": Look("Public only", "#6E6E6E", "P"),
-    "nonprivate_lora": Look("Non-private LoRA", "#CC79A7", "D"),
-    "nonprivate_full": Look("Non-private, all weights", "#882255", "p"),
-    # Tol's muted colours, in turn: curves that share a panel of `fid_vs_epsilon` differ in colour and in marker.
-    "subspace_dp_sgd": Look("DP-SGD in a public subspace", "#999933", "<"),
-    "subspace_one_shot": Look("One linear release in a public subspace", "#332288", ">"),
-    "pdp_sgd": Look("PDP-SGD", "#44AA99", "^"),
-    "gep": Look("GEP", "#AA4499", "v"),
-    "b_gep": Look("B-GEP", "#CC6677", "D"),
-    "rgp": Look("RGP", "#117733", "s"),
-    "pda_dpmd": Look("PDA-DPMD", "#332288", "P"),
-    "adadps": Look("AdaDPS", "#88CCEE", "X"),
-    "dope_sgd": Look("DOPE-SGD", "#CC6677", "^"),
-    "pe_sgd": Look("PE-SGD", "#AA4499", "v"),
-    "pazo": Look("PAZO", "#999933", "*"),
-    "dp_mepf": Look("DP-MEPF", "#882255", "o"),
-    "dp_merf": Look("DP-MERF", "#CC6677", "s"),
-    "dpagg": Look("DPAgg", "#AA4499", "D"),
-    "private_evolution": Look("Private Evolution", "#117733", "^"),
-    "privimage": Look("PrivImage", "#332288", "v"),
-    "dp_feta": Look("DP-FETA", "#88CCEE", "P"),
-    REAL: Look("Real versus real", "#A89F91", "X"),
-}
 SPARE = ("#44AA99", "#999933", "#AA4499", "#DDCC77")
 SELECTIONS = {
     "fixed": "fixed",
@@ -61,21 +33,27 @@ SELECTIONS = {
     "non_private": "non-private",
     "unknown": "unknown",
 }
-DISTANCES = {"kid": "Kernel distance"}
+
+
+REAL_LOOK = Look("Real versus real", "#A89F91", "X")
 
 
 def look(method: str) -> Look:
-    """The look of a method; one from outside this repository keeps its name and gets a spare colour.
+    """The look of a method, as its class declares it; one that declares none has its name and a spare colour.
 
     >>> look("dp_sgd").label, look("my_method").label
     ('DP-SGD', 'my_method')
     """
-    return LOOKS.get(method) or Look(method, SPARE[zlib.crc32(method.encode()) % len(SPARE)], "h")
+    if method == REAL:
+        return REAL_LOOK
+    own = METHODS.card(method).own if method in METHODS else {}
+    spare = SPARE[zlib.crc32(method.encode()) % len(SPARE)]
+    return Look(own.get("label", method), own.get("colour", spare), own.get("marker", "h"))
 
 
 def distance(metric: str, extractor: str) -> str:
     """The name of a metric: never plain FID on other features than Inception's."""
-    return DISTANCES.get(metric) or distance_label(extractor)
+    return METRICS[metric].label_on(extractor)
 
 
 def epsilon(value: float) -> str:
@@ -127,12 +105,12 @@ def records(frame: pd.DataFrame) -> Iterator[Any]:
 
 def named(points: pd.DataFrame) -> pd.DataFrame:
     """Add ``name``, ``qualifier`` and ``series`` (both together) and sort by role, method, k and ε."""
-    known = [*LOOKS]
-    rank = points["method"].map(lambda method: known.index(method) if method in known else len(known))
+    order = {name: METHODS.card(name).own.get("order", math.inf) for name in METHODS}
+    rank = points["method"].map(lambda method: order.get(method, math.inf))
     rows = [*records(points)]
     names, qualifiers = [name(row) for row in rows], [qualifier(row) for row in rows]
     series = [f"{first} ({second})" for first, second in zip(names, qualifiers, strict=True)]
     points = points.assign(name=names, qualifier=qualifiers, series=series)
     points = points.assign(_role=points["role"].map([*ROLES].index), _rank=rank, _open=~points["private"])
-    order = ["_role", "_rank", "method", "_open", "embedding_dim", "series", "epsilon"]
-    return points.sort_values(order, ignore_index=True).drop(columns=["_role", "_rank", "_open"])
+    columns = ["_role", "_rank", "method", "_open", "embedding_dim", "series", "epsilon"]
+    return points.sort_values(columns, ignore_index=True).drop(columns=["_role", "_rank", "_open"])

@@ -107,7 +107,7 @@ def conditions(section: Section) -> str:
     return (
         f"Collection {key['collection']}, n = {key['n']} private records, relation {key['relation']}, "
         f"δ = {key['delta']:g}; {counts(rows['num_images'])} generated images against "
-        f"{counts(rows['num_reference'])} held-out real images, real versus real at {counts(rows['floor_images'])}; "
+        f"{counts(rows['num_reference'])} held-out real images, real versus real at {counts(rows['num_real'])}; "
         f"{key['sampling_steps']} sampling steps; protocol {key['protocol']}."
     )
 
@@ -139,7 +139,7 @@ def legend(points: pd.DataFrame) -> str:
 def results(section: Section, split: str, tasks: list[str], label: str) -> Table:
     """Methods (rows, in blocks of tasks when there are several) against ε (columns)."""
     values = at_every_epsilon(section)
-    values = values[(values["metric"] == "fid") & (values["split"] == split) & values["task"].isin(tasks)]
+    values = values[(values["metric"] == "frechet") & (values["split"] == split) & values["task"].isin(tasks)]
     bold, points = best(values), named(aggregate(values))
     decimals = digits(section.distances)
     points["cell"] = [
@@ -155,7 +155,7 @@ def results(section: Section, split: str, tasks: list[str], label: str) -> Table
     points["place"] = points["task"].map(tasks.index)
     index = ["Group" if len(tasks) == 1 else "Task", "Method", "Hyper-parameters", "Seeds"]
     cells, mask = _against_epsilon(points.sort_values("place", kind="stable"), index, section.epsilons)
-    what = distance("fid", section.extractor)
+    what = distance("frechet", section.extractor)
     return Table(
         cells=cells.reset_index(level="Seeds"),
         bold=mask.droplevel("Seeds").reindex(columns=["Seeds", *cells.columns], fill_value=False),
@@ -189,7 +189,7 @@ def _against_epsilon(
 def versus(section: Section, gaps: pd.DataFrame, split: str, label: str) -> Table:
     """The paired differences of `verdict.differences` with their verdicts in words; one row for each."""
     tasks = section.shown(split)
-    shown = gaps[(gaps["metric"] == "fid") & (gaps["split"] == split) & gaps["task"].isin(tasks)]
+    shown = gaps[(gaps["metric"] == "frechet") & (gaps["split"] == split) & gaps["task"].isin(tasks)]
     shown = shown.sort_values("task", key=lambda task: task.map(tasks.index), kind="stable")
     decimals = digits(section.distances)
     several = shown["series"].nunique() > 1
@@ -204,7 +204,7 @@ def versus(section: Section, gaps: pd.DataFrame, split: str, label: str) -> Tabl
     )
     cells = pd.DataFrame(
         {
-            distance("fid", section.extractor): [
+            distance("frechet", section.extractor): [
                 marked(number(row.difference, row.half, decimals), row.doubted) if row.seeds else "–"
                 for row in records(shown)
             ],
@@ -232,7 +232,7 @@ def embedding_dims(section: Section, split: str, label: str) -> Table | None:
     """Each k of a method beside its best k at the same ε; None where no method ran with several k."""
     tasks = section.shown(split)
     values = section.every_k
-    values = values[(values["metric"] == "fid") & (values["split"] == split) & values["task"].isin(tasks)]
+    values = values[(values["metric"] == "frechet") & (values["split"] == split) & values["task"].isin(tasks)]
     decimals = digits(section.distances)
     found = []
     for _, place in values.groupby([column for column in POINT if column != "embedding_dim"]):
@@ -257,10 +257,10 @@ def embedding_dims(section: Section, split: str, label: str) -> Table | None:
         cells=cells,
         bold=mask,
         caption=(
-            f"{distance('fid', section.extractor)} of the {split} tasks for each embedding dimension k: the mean over "
-            "seeds, and how far it lies above the lowest of its method at the same ε, paired by seed, ± half of the "
-            "95% Student-t interval; n/a: one seed, no interval. Bold: the lowest and those whose difference to it has "
-            "an interval that includes 0, with no correction for many comparisons or for the lowest having been "
+            f"{distance('frechet', section.extractor)} of the {split} tasks for each embedding dimension k: the mean "
+            "over seeds, and how far it lies above the lowest of its method at the same ε, paired by seed, ± half of "
+            "the 95% Student-t interval; n/a: one seed, no interval. Bold: the lowest and those whose difference to it "
+            "has an interval that includes 0, with no correction for many comparisons or for the lowest having been "
             "picked; numbers of one seed are never bold. Private results show the best k and never choose it."
             f"{legend(points)} {conditions(section)}"
         ),
@@ -290,7 +290,7 @@ def noise_draws(section: Section, label: str) -> Table | None:
         cells=cells,
         bold=pd.DataFrame(False, index=index, columns=cells.columns),
         caption=(
-            f"{distance('fid', section.extractor)} over draws of the privacy noise, on the same private records: "
+            f"{distance('frechet', section.extractor)} over draws of the privacy noise, on the same private records: "
             "quantiles of all draws after each seed's mean was moved to the common mean and deviations from the mean "
             "of m draws were widened by √(m / (m − 1)). A method that releases once stakes everything on one draw."
             f"{legend(found)} {conditions(section)}"

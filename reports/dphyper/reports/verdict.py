@@ -71,7 +71,7 @@ def differences(section: Section) -> pd.DataFrame:
 
 def verdict(section: Section, gaps: pd.DataFrame) -> list[Paragraph]:
     """All paragraphs on one section; ``gaps`` is `differences` of it."""
-    gaps = gaps[gaps["metric"] == "fid"]
+    gaps = gaps[gaps["metric"] == "frechet"]
     gaps = gaps.sort_values("task", key=lambda task: task.where(task != ALL, ""), kind="stable")
     private, tuning = (
         gaps[(gaps["split"] == split) & gaps["task"].isin(section.shown(split))] for split in ("private", "tuning")
@@ -164,7 +164,7 @@ def _learning(section: Section, tuning: pd.DataFrame) -> list[Line]:
 
 def _mean_of_tasks(section: Section, split: str) -> pd.DataFrame:
     values = section.values
-    return values[(values["metric"] == "fid") & (values["split"] == split) & (values["task"] == ALL)]
+    return values[(values["metric"] == "frechet") & (values["split"] == split) & (values["task"] == ALL)]
 
 
 def _compare(section: Section, split: str, first: str, second: str) -> Line:
@@ -237,7 +237,7 @@ def _limits(section: Section) -> list[Line]:
     images, is above that of perfect samples.
     """
     values = named(section.values)
-    values = values[(values["metric"] == "kid") & (values["split"] == "private") & (values["task"] == ALL)]
+    values = values[(values["metric"] == "kernel") & (values["split"] == "private") & (values["task"] == ALL)]
     if values.empty:
         return [Line("missing", "Real versus real and the budgets: no private task.")]
     real, others = values[values["method"] == REAL], values[values["method"] != REAL]
