@@ -35,7 +35,9 @@ def test_no_top_folder_is_a_package(flags: list[str], tmp_path: Path) -> None:
 def test_no_init_file_where_the_namespace_must_have_none() -> None:
     stray = [p for top in [*TOP_FOLDERS, "tests"] for p in (ROOT / top).rglob("__init__.py")]
     assert not stray
-    assert all((ROOT / top / "dphyper" / top / "py.typed").exists() for top in TOP_FOLDERS)
+    packages = [path for top in TOP_FOLDERS for path in (ROOT / top / "dphyper").iterdir() if any(path.glob("*.py"))]
+    assert len(packages) >= 12
+    assert all((package / "py.typed").exists() for package in packages)
 
 
 def test_wheel_holds_one_top_level_name_and_installs(tmp_path: Path) -> None:
@@ -58,24 +60,3 @@ def test_wheel_holds_one_top_level_name_and_installs(tmp_path: Path) -> None:
     )
     done = subprocess.run([python, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-
-
-def test_imports_point_one_way() -> None:
-    allowed = {
-        "bench": {"bench"},
-        "methods": {"bench", "methods"},
-        "datasets": {"bench", "datasets"},
-        # The theory sweep is a command, which joins its own collection and methods.
-        "sweeps": {"bench", "sweeps", "datasets", "methods"},
-        "reports": {"bench", "reports"},
-    }
-    checked = 0
-    for top, targets in allowed.items():
-        for path in (ROOT / top).rglob("*.py"):
-            # The command line is the one place that joins the parts; it imports them inside its functions.
-            for line in path.read_text().splitlines():
-                if not line.startswith(("from dphyper.", "import dphyper.")):
-                    continue
-                checked += 1
-                assert line.split(".")[1].split(" ")[0] in targets, f"{path.relative_to(ROOT)}: {line}"
-    assert checked > 50

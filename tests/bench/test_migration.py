@@ -15,7 +15,7 @@ from dphyper.bench import migration
 from dphyper.bench.catalog import METHODS
 from dphyper.bench.migration import migrate_file, migrate_store, migrated_frame
 from dphyper.bench.searches import RecordedSearch
-from dphyper.bench.store import FORMER_SCHEMA, SCHEMA, Row, Store
+from dphyper.bench.store import SCHEMA, Row, Store
 from dphyper.cli.main import main
 from dphyper.core.errors import UserError
 from dphyper.core.files import write_json
@@ -55,9 +55,10 @@ def former(store: Store, cell: Cell, *, secure: bool = False, **changes: Any) ->
             part.update({"bins": 3} if part["kind"] == "NoisyHistogram" else {})
     spec = {**cell.to_dict(), "secure_noise": secure}
     spec["data"] = {key: value for key, value in spec["data"].items() if key not in ("development", "show_reference")}
+    del spec["base"]["kind"]
     spec = json.loads(json.dumps(spec))
     row = {
-        "schema": FORMER_SCHEMA, "cell": content_hash(spec), "status": "done", "error": "", "sweep": "old",
+        "schema": 2, "cell": content_hash(spec), "status": "done", "error": "", "sweep": "old",
         "collection": "toy", "task": cell.task, "family": cell.task, "split": "private", "distance": "near",
         "n": cell.n, "method": cell.method, "role": kind.role, "epsilon": cell.epsilon, "delta": cell.delta,
         "relation": cell.relation, "embedding_dim": cell.embedding_dim, "seed": cell.seed, "noise_draw": 0,
@@ -247,3 +248,39 @@ def test_required_keys_of_a_row_are_there(old: Store) -> None:
     migrate_store(old, ())
     for cell_id in old.rows()["cell"]:
         assert Row.__required_keys__ <= {*old.row(cell_id)}
+
+
+SCHEMA_3 = Path(__file__).parent / "data" / "rows_schema_3.parquet"
+
+
+def test_real_rows_of_schema_3_keep_every_number_under_its_new_name() -> None:
+    """A few rows of our own results, as version 0.2.0.dev0 wrote them."""
+    before = pd.read_parquet(SCHEMA_3)
+    after, counts = migrated_frame(before, ())
+    assert counts == {"rows migrated": len(before)}
+    assert set(after["schema"]) == {SCHEMA}
+    names = {"fid": "frechet", "kid": "kernel", "fid_floor": "real_frechet", "kid_floor": "real_kernel",
+             "floor_images": "num_real"}  # fmt: skip
+    same = [name for name in before if name not in ("schema", "cell", "spec", "ledger", *names)]
+    for old_name, new_name in [*names.items(), *((name, name) for name in same)]:
+        pd.testing.assert_series_equal(before[old_name], after[new_name], check_names=False, check_dtype=False)
+    for cell, spec, row in after[["cell", "spec", "row"]].itertuples(index=False):
+        assert Cell.from_dict(json.loads(spec)).id == cell == json.loads(row)["cell"]
+        assert {*Row.__required_keys__} <= {*json.loads(row)}
+
+
+def test_an_edited_spec_of_schema_3_is_refused() -> None:
+    frame = pd.read_parquet(SCHEMA_3)
+    frame.loc[0, "spec"] = frame.loc[0, "spec"].replace('"seed": 0', '"seed": 7')
+    with pytest.raises(UserError, match="it was edited, run its sweep again"):
+        migrated_frame(frame, ())
+
+
+def test_a_file_of_schema_3_is_merged_and_exported_again_without_loss(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    taken = store.merge(SCHEMA_3)
+    frame = pd.read_parquet(store.export())
+    assert len(frame) == taken == len(pd.read_parquet(SCHEMA_3))
+    again = Store(tmp_path / "again")
+    assert again.merge(store.root / "rows.parquet") == taken
+    assert contents(again) == contents(store)

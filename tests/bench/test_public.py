@@ -7,6 +7,7 @@ import torch
 from dphyper.bench.public import Episode, PublicRecords, PublicTasks
 from dphyper.bench.tasks import Collection, Task
 from dphyper.core.errors import UserError
+from dphyper.targets.diffusion import to_unit
 
 FAMILIES, CLUSTERS, SIZE = 4, 12, 40
 
@@ -27,7 +28,9 @@ def collection() -> Collection:
 
 
 def deal(collection: Collection, **changes: float) -> list[Episode]:
-    data = PublicTasks(collection, **{"seed": 0, "tasks": 8, "support": 24, "query": 4, "steps": 50, **changes})  # type: ignore[arg-type]
+    data = PublicTasks(
+        collection, to_unit, **{"seed": 0, "tasks": 8, "support": 24, "query": 4, "steps": 50, **changes}
+    )  # type: ignore[arg-type]
     return list(data.train_dataloader())
 
 
@@ -79,7 +82,7 @@ def test_few_families_are_dealt_without_clusters_and_lie_within_more(collection:
 
 
 def test_records_for_adaptation_come_from_public_tasks_alone(collection: Collection) -> None:
-    public = PublicRecords.of(collection, torch.device("cpu"))
+    public = PublicRecords.of(collection, to_unit)
     assert len(public.records) == (FAMILIES + CLUSTERS) * SIZE
     drawn = public.draw(200, 4, torch.Generator().manual_seed(0))
     assert drawn.shape == (200, 4, 1, 2, 2)

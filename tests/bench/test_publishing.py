@@ -28,8 +28,13 @@ def add(store: Store, method: str, *, kind: str = "OneShotMean", show: bool = Fa
     values: dict[str, Any] = dict.fromkeys(Row.__required_keys__, "")
     values |= {"schema": SCHEMA, "cell": cell.id, "status": "done", "split": "private", "method": method, "task": "8"}
     values |= {"epsilon": 1.0, "n": 128, "seed": 0, "noise_draw": 0, "embedding_dim": 0, "private": True}
-    values |= {"harness": SOUND_SINCE, "commit": "c0ffee", "embedding_shift": 1.2, "seconds_adapt": 3.0}
-    values |= {"seconds_evaluate": 4.0, "fid": 5.0, **changes}
+    values |= {
+        "harness": SOUND_SINCE,
+        "commit": "c0ffee",
+        "diagnostics": {"embedding_shift": 1.2},
+        "seconds_adapt": 3.0,
+    }
+    values |= {"seconds_evaluate": 4.0, "metrics": {"frechet": 5.0}, **changes}
     store.write(cell, Row(**values))  # type: ignore[typeddict-item]
     folder = store.directory(cell.id)
     for name in FILES:
@@ -103,7 +108,7 @@ def test_a_row_without_a_claim_keeps_its_numbers_alone(store: Store, tmp_path: P
     assert files(out, cell) - {"reference.png"} == {"row.json", "cell.json", "ledger.json"}
     assert ("reference.png" in files(out, cell)) is (changes.get("harness") != "0.1.0")
     assert ledger(out, cell)["charges"][0]["output"] is None
-    assert {*store.row(cell)} - {*Store(out).row(cell)} == {"embedding_shift"}
+    assert {*store.row(cell)} - {*Store(out).row(cell)} == {"diagnostics"}
     assert left["files of parameters and samples on private tasks, of rows that support no claim"] == 3
     assert left["statistics of private records, in rows that support no claim"] == 1
 

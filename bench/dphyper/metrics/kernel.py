@@ -25,6 +25,7 @@ class Kernel(Metric):
 
         Kernel 1 within each pair (one feature is 0) and 1 or 8 across, on average (1 + 1 + 1 + 8) / 4:
 
+        >>> import numpy as np
         >>> pair = np.array([[0.0], [1.0]])
         >>> Kernel.compute(Evidence(generated_features=pair, reference_features=pair))
         -3.5

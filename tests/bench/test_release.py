@@ -5,20 +5,20 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from dphyper.bench.catalog import METHODS
-from dphyper.bench.method import Method
+from dphyper.bench.method import Adaptation, Method
 from dphyper.bench.runner import Runner
 from dphyper.bench.store import Row, Store
 from dphyper.bench.tracking import Tracking
 from dphyper.core.specs import BaseSpec, Cell, DataSpec, Performance, Protocol
+from dphyper.metrics.evaluation import Evaluator
 from dphyper.privacy.budget import Budget
 from dphyper.privacy.ledger import Ledger
-from dphyper.privacy.noise import NoiseSource
 from dphyper.privacy.private_data import PrivateData
 
 
@@ -106,7 +106,7 @@ def failing(patch: pytest.MonkeyPatch, method: str, *, after: bool) -> None:
     """Let ``adapt`` fail before or after all its releases."""
     real = METHODS[method].adapt
 
-    def adapt(self: Method, private: PrivateData, budget: Budget, rng: torch.Generator) -> torch.Tensor:
+    def adapt(self: Method, private: PrivateData, budget: Budget, rng: torch.Generator) -> Adaptation:
         if after:
             real(self, private, budget, rng)
         raise ValueError
@@ -143,11 +143,11 @@ def test_a_run_that_failed_after_a_release_has_spent_it(
 def test_a_method_that_releases_what_it_does_not_declare_fails(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def adapt(self: Any, private: PrivateData, budget: Budget, rng: torch.Generator) -> torch.Tensor:
+    def adapt(self: Any, private: PrivateData, budget: Budget, rng: torch.Generator) -> Adaptation:
         options = dataclasses.replace(self.options, l2_clip_norm=1.0)
         (steps,) = self.mechanisms(budget, options)
         list(private.gradient_steps(lambda x, rng: x.flatten(1), steps, role="pixels"))
-        return self.target.initial()  # type: ignore[no-any-return]
+        return Adaptation(theta=self.target.initial())
 
     monkeypatch.setattr(METHODS["dp_sgd"], "adapt", adapt)
     row, _ = run(tmp_path / "store", cache, "dp_sgd", steps=2)
@@ -156,14 +156,34 @@ def test_a_method_that_releases_what_it_does_not_declare_fails(
     assert "which its method does not declare" in row["error"]
 
 
-def test_a_generator_takes_all_its_state_from_the_source() -> None:
-    """Against NumPy's Mersenne Twister with the same key; a seed would leave 32 bits to try."""
-    key = np.frombuffer(np.random.default_rng(3).bytes(8 * 624), np.uint64) >> np.uint64(32)
-    twister = np.random.RandomState()
-    twister.set_state(("MT19937", key.astype(np.uint32), 624))
-    drawn = torch.rand(2000, generator=NoiseSource.reproducible(3).generator())
-    expected = (twister.randint(2**32, size=2000, dtype=np.uint32) % 2**24) / 2**24
-    assert drawn.tolist() == expected.tolist()
-    seeded = [torch.rand(3, generator=torch.Generator().manual_seed(7 + shift)) for shift in (0, 5 << 32, 1)]
-    assert torch.equal(seeded[0], seeded[1])
-    assert not torch.equal(seeded[0], seeded[2])
+@pytest.mark.parametrize("method", ["hypernetwork", "dp_merf"])
+def test_a_run_killed_after_its_release_has_the_row_of_one_that_was_not(
+    cache: Path, tmp_path: Path, method: str
+) -> None:
+    options = {"fit_steps": 3} if method == "dp_merf" else {"train_steps": 15, "tasks": 4, "support": 32, "width": 32}
+    whole, _ = run(tmp_path / "whole", cache, method, **options)
+    with pytest.MonkeyPatch.context() as patch:
+
+        def killed(*args: Any) -> None:
+            raise KilledError("in the evaluation")
+
+        patch.setattr(Evaluator, "judge", killed)
+        with pytest.raises(KilledError):
+            run(tmp_path / "killed", cache, method, **options)
+    (folder,) = (tmp_path / "killed" / "cells").iterdir()
+    with safe_open(folder / "theta.safetensors", framework="pt") as file:
+        beside = file.metadata()
+    assert not (folder / "row.json").exists()
+    again, _ = run(tmp_path / "killed", cache, method, **options)
+    times = {"seconds_adapt", "seconds_evaluate", "provenance"}  # the last is under the key of its store
+    assert {**again, **dict.fromkeys(times)} == {**whole, **dict.fromkeys(times)}
+    assert again["seconds_adapt"] == json.loads(beside["seconds"]) > 0
+    assert again["diagnostics"] == json.loads(beside["diagnostics"])
+    assert ("embedding_shift" in again["diagnostics"]) is (method == "hypernetwork")
+
+
+def test_no_time_of_a_private_selection_is_kept(cache: Path, tmp_path: Path) -> None:
+    row, folder = run(tmp_path / "store", cache, "dp_sgd_tuned", **METHODS["dp_sgd_tuned"].quick_options)
+    with safe_open(folder / "theta.safetensors", framework="pt") as file:
+        assert file.metadata()["seconds"] == "null"
+    assert not {"seconds_adapt", "seconds_evaluate"} & {*row}
