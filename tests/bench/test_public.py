@@ -28,10 +28,8 @@ def collection() -> Collection:
 
 
 def deal(collection: Collection, **changes: float) -> list[Episode]:
-    data = PublicTasks(
-        collection, to_unit, **{"seed": 0, "tasks": 8, "support": 24, "query": 4, "steps": 50, **changes}
-    )  # type: ignore[arg-type]
-    return list(data.train_dataloader())
+    asked = {"seed": 0, "tasks": 8, "support": 24, "query": 4, "steps": 50, **changes}
+    return list(PublicTasks(collection, to_unit, **asked).train_dataloader())  # type: ignore[arg-type]
 
 
 def sources(episodes: list[Episode]) -> list[set[int]]:

@@ -81,7 +81,7 @@ READ = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "moved"), READ, ids=lambda value: str(value))
+@pytest.mark.parametrize(("changes", "moved"), READ, ids=str)
 def test_a_key_is_made_of_what_is_read(
     work: Callable[[], PublicWork], changes: dict[str, Any], moved: tuple[bool, bool]
 ) -> None:

@@ -1,0 +1,64 @@
+"""The examples run as a stranger would run them: installed with pip, from a folder that is not the repository."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the examples, installed beside it."""
+    folder = tmp_path_factory.mktemp("stranger") / "examples"
+    shutil.copytree(EXAMPLES, folder)
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*install, "--target", str(folder / "site"), str(folder)], check=True)
+    for path in folder.glob("my_*.py"):  # what was installed is what runs
+        path.unlink()
+    return folder
+
+
+def dphyper(folder: Path, *arguments: str) -> str:
+    """Run a command in a folder and return what it prints."""
+    path = os.pathsep.join([str(folder / "site"), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-W", "ignore", "-c", "from dphyper.cli.main import main; main()", *arguments]
+    done = subprocess.run(
+        command, cwd=folder, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_parts_are_found_by_name(stranger: Path) -> None:
+    assert "The LoRA fitted to the public images nearest" in dphyper(stranger, "ls", "methods")
+    assert "Noisy stripes of eight directions" in dphyper(stranger, "ls", "data")
+
+
+def test_the_method_passes_the_privacy_contract(stranger: Path) -> None:
+    assert "nearest_images: no finding" in dphyper(stranger, "audit", "nearest_images", "--contract")
+
+
+def test_the_sweep_runs_and_reports_the_method_and_the_metric(stranger: Path) -> None:
+    assert "10 of 10 cells done" in dphyper(stranger, "sweep", "run", "my_sweep.yaml")
+    rows = pd.read_parquet(stranger / "runs" / "my_sweep" / "rows.parquet")
+    assert set(rows["method"]) == {"public_only", "nearest_images", "dp_sgd"}
+    assert rows["coverage"].between(0, 1).all()
+    assert (rows["real_coverage"] > rows["coverage"].max()).all(), "real images cover more than any others"
+    assert "no finding" in dphyper(stranger, "check", "--store", "runs/my_sweep")
+    dphyper(stranger, "report", "--store", "runs/my_sweep")
+    page = (stranger / "runs" / "my_sweep" / "report" / "index.html").read_text()
+    assert "Nearest public images" in page
+    assert "Coverage" in page
+    tables = "".join(path.read_text() for path in stranger.glob("runs/my_sweep/report/*/*.md"))
+    assert "Nearest public images" in tables
+
+
+def test_the_readme_shows_the_method_as_it_stands() -> None:
+    assert (EXAMPLES / "my_method.py").read_text() in (ROOT / "README.md").read_text()
