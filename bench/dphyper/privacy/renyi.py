@@ -43,7 +43,7 @@ def rdp_epsilon(steps: Steps, selections: Selections, delta: float, relation: Re
     >>> from dphyper.privacy.normal_form import Selection
     >>> selection = Selection(steps=((1.0, 40.0, 1),), mean=10.0, shape=1.0)
     >>> round(rdp_epsilon((), ((selection, 1),), 1e-5, Relation.ADD_OR_REMOVE_ONE), 3)
-    0.4
+    0.205
     """
     sampled = _has_sampling(steps, selections)
     if sampled and relation is Relation.REPLACE_ONE:
@@ -73,7 +73,7 @@ def papernot_steinke_epsilon(steps: Steps, selections: Selections, delta: float,
     >>> from dphyper.privacy.normal_form import Selection
     >>> selection = Selection(steps=((1.0, 40.0, 1),), mean=10.0, shape=1.0)
     >>> round(papernot_steinke_epsilon((), ((selection, 1),), 1e-5, Relation.ADD_OR_REMOVE_ONE), 3)
-    0.4
+    0.205
     """
     if _has_sampling(steps, selections):
         integers = np.unique(np.round(np.geomspace(33, _MAX_SAMPLED_ORDER, 120)))
