@@ -52,18 +52,19 @@ def door(epsilon: float = 1.0, *, noise: NoiseSource | None = None, ledger: Ledg
 @pytest.mark.parametrize("shape", [1.0, 0.0, math.inf])
 def test_the_number_of_trials_has_the_law_that_was_charged(shape: float) -> None:
     """K is a function of one secret uniform number: evenly spaced ones give every K its probability, to one in 64."""
-    mechanism, spaced = calibrated(best(mean=4.0, shape=shape)), 64
+    mechanism, points = calibrated(best(mean=4.0, shape=shape)), 64
     counts: Counter[int] = Counter()
-    for index in range(spaced):
-        word = int((index + 0.5) / spaced * 2**64)
+    for index in range(points):
+        word = int((index + 0.5) / points * 2**64)
         noise = NoiseSource(lambda n, w=word: w.to_bytes(8, "little") if n == 8 else bytes(n), is_reproducible=False)
         numbers = itertools.count(1)
-        last = door(noise=noise).best_of(lambda _, rng, numbers=numbers: (next(numbers),) * 2, mechanism, role="choice")
-        counts[last or 0] += 1  # each scores higher than the one before
+        # Each trial scores higher than the one before, so the best is the last that counts.
+        best_one = door(noise=noise).best_of(lambda p, r, n=numbers: (next(n),) * 2, mechanism, role="choice")
+        counts[best_one or 0] += 1
         assert next(numbers) == mechanism.most_trials + 1  # all are run, however many count
 
     def misfit(law: BestOfTrials) -> float:
-        return max(abs(counts[k] - spaced * p) for k, p in enumerate(law.probabilities()))
+        return max(abs(counts[k] - points * p) for k, p in enumerate(law.probabilities()))
 
     assert misfit(mechanism) <= 1
     assert misfit(dataclasses.replace(mechanism, mean_trials=8.0)) > 2

@@ -18,7 +18,6 @@ from dphyper.privacy.mechanisms import BestOfTrials, NoisyHistogram, OneShotMean
 from dphyper.privacy.noise import NoiseSource
 from dphyper.privacy.private_data import PrivateData
 
-K = 6
 SELECTION = BestOfTrials(trial=(NoisyHistogram(),), mean_trials=10.0)
 
 
@@ -30,29 +29,14 @@ def budget(epsilon: float = 1.0, relation: Relation = Relation.ADD_OR_REMOVE_ONE
     return Budget(epsilon=epsilon, delta=1e-5, relation=relation)
 
 
-def open_private(
-    records: Tensor,
-    *,
-    epsilon: float = math.inf,
-    relation: Relation = Relation.ADD_OR_REMOVE_ONE,
-    n: int | None = None,
-    noise: NoiseSource | None = None,
-    ledger: Ledger | None = None,
-    chunk_size: int = 256,
-) -> PrivateData:
-    return PrivateData(
-        records,
-        n=len(records) if n is None else n,
-        ledger=ledger or Ledger(budget(epsilon, relation)),
-        noise=noise or NoiseSource.os(),
-        chunk_size=chunk_size,
-    )
+def open_private(ledger: Ledger, *, n: int = 50, noise: NoiseSource | None = None) -> PrivateData:
+    return PrivateData(torch.ones(n, 1), n=n, ledger=ledger, noise=noise or NoiseSource.os())
 
 
 def test_shared_budget_is_spent_exactly() -> None:
     mechanisms = calibrate(budget(2.0), OneShotMean(), NoisyHistogram(), OneShotMean(l2_clip_norm=9.0))
     ledger = Ledger(budget(2.0))
-    private = open_private(torch.ones(50, K), ledger=ledger)
+    private = open_private(ledger)
     private.release_mean(identity, mechanisms[0], role="a")
     private.release_histogram(identity, mechanisms[1], role="b")
     assert ledger.spent() < 2.0
@@ -69,12 +53,12 @@ def test_resumed_run_gets_the_stored_release_and_never_a_second(tmp_path: Path) 
     mean, gradients = calibrate(
         budget(1.0), OneShotMean(), PoissonGradientSteps(l2_clip_norm=1.0, sampling_prob=1.0, steps=3)
     )
-    private = open_private(torch.ones(50, K), ledger=Ledger.open(path, budget(1.0)))
+    private = open_private(Ledger.open(path, budget(1.0)))
     first = private.release_mean(identity, mean, role="embedding")
     next(private.gradient_steps(identity, gradients, role="gradient"))  # and killed here
 
     quiet = NoiseSource(draw_nothing, is_reproducible=False)
-    resumed = open_private(torch.ones(50, K), ledger=Ledger.open(path, budget(1.0)), noise=quiet)
+    resumed = open_private(Ledger.open(path, budget(1.0)), noise=quiet)
     assert resumed.ledger.spent() == pytest.approx(1.0, rel=1e-5)
     again = resumed.release_mean(identity, mean, role="embedding")
     assert torch.equal(again.mean, first.mean)
@@ -86,9 +70,9 @@ def test_resumed_run_gets_the_stored_release_and_never_a_second(tmp_path: Path) 
     with pytest.raises(PrivacyError, match="was opened for"):
         Ledger.open(path, budget(2.0))
     with pytest.raises(PrivacyError, match="the ledger has n = 50"):
-        open_private(torch.ones(51, K), ledger=Ledger.open(path, budget(1.0)))
+        open_private(Ledger.open(path, budget(1.0)), n=51)
     with pytest.raises(PrivacyError, match="'reproducible'"):
-        open_private(torch.ones(50, K), ledger=Ledger.open(path, budget(1.0)), noise=NoiseSource.reproducible(0))
+        open_private(Ledger.open(path, budget(1.0)), noise=NoiseSource.reproducible(0))
 
 
 def test_the_charge_is_on_disk_before_noise_is_drawn(tmp_path: Path) -> None:
@@ -101,9 +85,7 @@ def test_the_charge_is_on_disk_before_noise_is_drawn(tmp_path: Path) -> None:
 
     (mean,) = calibrate(budget(1.0), OneShotMean())
     noise = NoiseSource(stream, is_reproducible=False)
-    open_private(torch.ones(50, K), ledger=Ledger.open(path, budget(1.0)), noise=noise).release_mean(
-        identity, mean, role="a"
-    )
+    open_private(Ledger.open(path, budget(1.0)), noise=noise).release_mean(identity, mean, role="a")
     assert states
     assert not any(states)
     assert json.loads(path.read_text())["charges"][0]["complete"]
@@ -113,7 +95,7 @@ def test_the_charge_is_on_disk_before_noise_is_drawn(tmp_path: Path) -> None:
 @pytest.mark.parametrize("epsilon", [1.0, math.inf])
 def test_ledger_survives_json(relation: Relation, epsilon: float) -> None:
     ledger = Ledger(budget(epsilon, relation))
-    private = open_private(torch.ones(50, K), ledger=ledger)
+    private = open_private(ledger)
     mechanisms = calibrate(
         budget(epsilon, relation),
         OneShotMean(),
@@ -140,14 +122,14 @@ def test_reproducible_noise_is_never_private() -> None:
     (mean,) = calibrate(budget(1.0), OneShotMean())
     for noise, private in ((NoiseSource.reproducible(0), False), (NoiseSource.os(), True)):
         ledger = Ledger(budget(1.0))
-        open_private(torch.ones(50, K), ledger=ledger, noise=noise).release_mean(identity, mean, role="a")
+        open_private(ledger, noise=noise).release_mean(identity, mean, role="a")
         assert ledger.private is private
         assert ledger.to_json()["private"] is private
 
 
 def test_delta_must_lie_below_one_over_n() -> None:
     with pytest.raises(PrivacyError, match="expected far below 1/n"):
-        open_private(torch.ones(200_000, 1), epsilon=1.0)
+        open_private(Ledger(budget()), n=200_000)
 
 
 def test_charges_of_a_dead_process_are_taken_back_unless_their_output_is_stored(tmp_path: Path) -> None:
@@ -216,11 +198,11 @@ def test_an_interrupted_selection_is_refused(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        open_private(torch.ones(50, 1), ledger=Ledger.open(path, budget())).best_of(killed, mechanism, role="choice")
+        open_private(Ledger.open(path, budget())).best_of(killed, mechanism, role="choice")
     resumed = Ledger.open(path, budget())
     assert [(charge.role, charge.complete) for charge in resumed.charges] == [("choice", False)]
     with pytest.raises(PrivacyError, match="role 'choice' is charged already"):
-        open_private(torch.ones(50, 1), ledger=resumed).best_of(lambda p, r: (0, 0.0), mechanism, role="choice")
+        open_private(resumed).best_of(lambda p, r: (0, 0.0), mechanism, role="choice")
 
 
 @pytest.mark.parametrize("shape", [0.0, 1.0, math.inf])
@@ -234,7 +216,7 @@ def test_ledger_of_a_selection_survives_json(epsilon: float, shape: float) -> No
     sigma = 60.0 if math.isfinite(epsilon) else 0.0
     mechanisms = trials.with_noise(sigma), OneShotMean(noise_multiplier=sigma)
     ledger = Ledger(budget(epsilon))
-    private = open_private(torch.ones(50, 1), ledger=ledger)
+    private = open_private(ledger)
     private.best_of(lambda p, r: (0, 0.0), mechanisms[0], role="choice")
     private.release_mean(identity, mechanisms[1], role="mean")
     plain = json.loads(json.dumps(ledger.to_json(), allow_nan=False))

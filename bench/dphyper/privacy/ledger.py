@@ -4,13 +4,13 @@ A charge is written down before any noise is drawn, and to disk where the ledger
 the budget raises, and the ledger stays as it was. The JSON form (``docs/ledger.md``) suffices to derive ε again without
 running anything.
 
-A role is charged once. A run that is resumed never draws a release a second time with fresh noise:
+A role is charged once, and no release that anybody can have seen is drawn again with fresh noise. In a resumed run:
 
-* A release that was completed gives its stored output.
-* A release that was interrupted raises, unless nobody can have seen it: a process that died took its numbers with it,
-  and `forget_unseen` takes these charges back.
-* A run that raised was seen to fail. Its charges stay, by `close_attempt`: whoever tries until a run succeeds pays for
-  all tries.
+* A release with a stored output gives that output.
+* Any other release that was charged raises. Where the process died, nobody can have seen it, and `forget_unseen` takes
+  its charge back first.
+* Where the former run raised, it was seen to fail. `close_attempt` keeps its charges beside those of the next run:
+  whoever tries until a run succeeds pays for all tries.
 
 What it does not guarantee: that the run had no other access to the records. `PrivateData` sees to that.
 """

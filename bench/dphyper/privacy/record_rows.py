@@ -26,8 +26,8 @@ from dphyper.privacy.noise import NoiseSource
 
 PerRecord = Callable[[Tensor, torch.Generator], Tensor]
 
-# Largest change that counts as rounding, relative to the largest number of the rows. Kernels in float32
-# differ by about 1e-6.
+# Largest change that counts as rounding, relative to the largest number of the rows. Kernels in float32 differ by some
+# 1e-6.
 ROUNDING = 1e-3
 
 
