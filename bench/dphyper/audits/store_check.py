@@ -25,7 +25,8 @@ from dphyper.core.labels import doubt
 from dphyper.core.specs import Cell
 from dphyper.privacy.accounting import epsilon_of
 from dphyper.privacy.budget import Budget, Relation
-from dphyper.privacy.ledger import Ledger, event_from_json, event_json, mechanism_json
+from dphyper.privacy.json_form import event_from_json, event_json, mechanism_json
+from dphyper.privacy.ledger import Ledger
 from dphyper.privacy.mechanisms import Mechanism
 
 # Chance of one false finding of a private number beyond the ceiling in a whole store.

@@ -1,13 +1,13 @@
-"""What a number may be called: how its options were chosen, whether its code was sound.
+"""What may be said of a number: how its options were chosen, whether its code was sound.
 
-Guarantees that one rule says which private rows support no claim. Imports no torch, so that reports can name what they
-show; it computes nothing.
+One rule, `doubt`, decides which private rows support no claim. The module imports no torch, so that reports can use it,
+and computes nothing.
 """
 
 from packaging.version import InvalidVersion, Version
 
-# Since this version a private row counts. Before it the generator of private losses had 32 bits of secret state,
-# kernels let a record's row depend on how many others were with it, and releases showed all bits of their noise.
+# Private rows count from this version on. Before it the generator of private losses had only 32 bits of secret state, a
+# record's row could depend on how many others shared its batch, and releases showed all bits of their noise.
 SOUND_SINCE = "0.2.0.dev0"
 
 # How hyper-parameters were chosen, as a sentence of the privacy statement.
@@ -22,11 +22,11 @@ SELECTIONS = {
 
 
 def doubt(harness: str, commit: str) -> str:
-    """Why a private row of that code supports no claim; empty if it does.
+    """Why a private row made by this code supports no claim; an empty string if it does support one.
 
     Args:
         harness: Version of dphyper that made the row.
-        commit: Git commit that it ran from, with ``-dirty`` behind it where files had been changed.
+        commit: Git commit that the run started from, with ``-dirty`` behind it where files had been changed.
 
     >>> doubt("0.1.0", "c0ffee")
     'it was made by dphyper 0.1.0, and private rows count since 0.2.0.dev0: the code before had known faults'

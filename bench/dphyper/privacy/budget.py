@@ -1,7 +1,7 @@
 """The privacy budget: ε, δ and the relation between neighbouring data sets for which they hold.
 
-The unit of privacy is one record, always. A budget states what is asked; whether it was kept is the business of
-the ledger. Nothing here knows a mechanism.
+The unit of privacy is always one record. A budget says what may be spent; the ledger sees to it that no more is spent.
+Nothing here knows a mechanism.
 """
 
 from dataclasses import dataclass
@@ -11,19 +11,28 @@ from dphyper.core.errors import UserError
 
 
 class Relation(StrEnum):
-    """When two data sets are neighbours; one relation for all rows that are compared.
+    """When two data sets are neighbours. Only rows of one relation may be compared.
 
     Attributes:
-        ADD_OR_REMOVE_ONE: One has a record more than the other; the number of records is secret.
-        ZERO_OUT: In one, a record is replaced by the null record, which contributes the zero vector; the number
-            of records is public (Kairouz et al. 2021, arXiv:2103.00039, Definition 1.1).
-        REPLACE_ONE: A record is replaced by any other; the number of records is public. A record moves a sum by
-            up to twice its norm bound, so that this relation costs about twice the noise of the others.
+        ADD_OR_REMOVE_ONE: One data set has one record more than the other. The number of records is secret.
+        ZERO_OUT: One record is replaced by the null record, which contributes the zero vector. The number of records
+            is public (Kairouz et al. 2021, arXiv:2103.00039, Definition 1.1).
+        REPLACE_ONE: One record is replaced by any other. The number of records is public. A record moves a sum by up
+            to twice its norm bound, so this relation needs about twice the noise of the others.
     """
 
     ADD_OR_REMOVE_ONE = "add_or_remove_one"
     ZERO_OUT = "zero_out"
     REPLACE_ONE = "replace_one"
+
+    @property
+    def sensitivity_factor(self) -> int:
+        """Largest move of a sum between neighbours, in norm bounds of one record's contribution.
+
+        >>> Relation.ZERO_OUT.sensitivity_factor, Relation.REPLACE_ONE.sensitivity_factor
+        (1, 2)
+        """
+        return 2 if self is Relation.REPLACE_ONE else 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +41,7 @@ class Budget:
 
     Attributes:
         epsilon: ε above 0; ``inf`` for no privacy at all.
-        delta: δ, above 0 and below 1. That it lies below 1/n is checked where n is known.
+        delta: δ, above 0 and below 1. `Ledger.bind`, which knows n, checks that it lies below 1/n.
         relation: A `Relation` or its value.
 
     Raises:

@@ -1,11 +1,16 @@
 """The ledger of one run: what was released from the private records, in which role, and what it cost.
 
-Every charge is written down, and to disk where the ledger has a path, *before* any noise is drawn; a charge that
-would exceed the budget raises and leaves the ledger as it was. A role is charged once: a run that is resumed gets
-the stored output of a release that was completed, and an error for one that was interrupted, never a second draw
-with fresh noise. What died unseen with its process is taken back by `forget_unseen`. What a run had drawn before it
-raised stays charged (`close_attempt`): its failure was seen, and whoever tries until a run succeeds pays for all tries.
-The JSON form (``docs/ledger.md``) suffices to derive ε again without running anything.
+A charge is written down before any noise is drawn, and to disk where the ledger has a path. A charge that would exceed
+the budget raises, and the ledger stays as it was. The JSON form (``docs/ledger.md``) suffices to derive ε again without
+running anything.
+
+A role is charged once, and no release that anybody can have seen is drawn again with fresh noise. In a resumed run:
+
+* A release with a stored output gives that output.
+* Any other release that was charged raises. Where the process died, nobody can have seen it, and `forget_unseen` takes
+  its charge back first.
+* Where the former run raised, it was seen to fail. `close_attempt` keeps its charges beside those of the next run:
+  whoever tries until a run succeeds pays for all tries.
 
 What it does not guarantee: that the run had no other access to the records. `PrivateData` sees to that.
 """
@@ -18,28 +23,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import attr
-import dp_accounting
 import numpy as np
 
 from dphyper.core.errors import PrivacyError, UserError
 from dphyper.core.files import write_json
 from dphyper.privacy.accounting import epsilon_of
 from dphyper.privacy.budget import Budget
-from dphyper.privacy.mechanisms import (
-    BestOfTrials,
-    GaussianMechanism,
-    Mechanism,
-    NoisyHistogram,
-    OneShotMean,
-    PoissonGradientSteps,
-)
+from dphyper.privacy.json_form import event_json, mechanism_from_json, mechanism_json, plain_value
+from dphyper.privacy.mechanisms import BestOfTrials, GaussianMechanism, Mechanism
 from dphyper.privacy.noise import NoiseSource
 
-SCHEMA = 2
-_KINDS: dict[str, type[GaussianMechanism]] = {
-    kind.__name__: kind for kind in (OneShotMean, PoissonGradientSteps, NoisyHistogram)
-}
+LEDGER_SCHEMA = 2  # of the JSON form; raised when a key or its meaning changes, and described in docs/ledger.md
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +41,12 @@ class Charge:
     """One line of the ledger.
 
     Attributes:
-        role: What the release is for; unique in the ledger, and its identity when a run is resumed.
+        role: What the release is for. It is unique among the charges of an attempt: a resumed run knows the release by
+            it.
         mechanism: The calibrated mechanism.
-        complete: False from the charge until the release was drawn whole.
-        output: The released numbers where they are kept (one-shot releases), for a resumed run.
-        attempt: 0 for the run that the ledger is of; for a release of an earlier one that failed, its number from 1 on.
+        complete: False from the charge until the whole release is drawn.
+        output: The released numbers of a one-shot release, for a resumed run; None of any other release.
+        attempt: 0 for the present run. Attempts that failed are numbered from 1 on.
     """
 
     role: str
@@ -66,17 +61,18 @@ class Ledger:
 
     Args:
         budget: What may be spent in total.
-        path: File that holds the ledger at all times; None for a ledger in memory.
+        path: File that holds the ledger at all times; None keeps it in memory alone.
 
     Attributes:
         budget: As given.
         charges: The lines, in the order of charging.
         n: Nominal number of records, set by `bind`.
-        noise: ``{"source": "os" | "reproducible", "sampler": "rounded"}``, set by `bind`. Rows of former versions have
-            the samplers ``continuous``, whose digits show in the release, and ``discrete``.
+        noise: ``{"source": "os" | "reproducible", "sampler": "rounded"}``, set by `bind`. Former versions had the
+            samplers ``continuous``, whose digits show in the release, and ``discrete``.
 
-    >>> from dphyper.privacy.budget import Relation
     >>> from dphyper.privacy.accounting import calibrate
+    >>> from dphyper.privacy.budget import Relation
+    >>> from dphyper.privacy.mechanisms import OneShotMean
     >>> budget = Budget(epsilon=1.0, delta=1e-5, relation=Relation.ADD_OR_REMOVE_ONE)
     >>> ledger = Ledger(budget)
     >>> (mean,) = calibrate(budget, OneShotMean())
@@ -94,11 +90,11 @@ class Ledger:
 
     @classmethod
     def open(cls, path: Path, budget: Budget) -> "Ledger":
-        """The ledger in that file, continued, or a new one that will be kept there.
+        """Continue the ledger in that file, or begin one there.
 
         Raises:
-            PrivacyError: The file holds a ledger of another budget.
-            UserError: The file holds a ledger of another schema.
+            PrivacyError: The ledger in the file has another budget.
+            UserError: The ledger in the file has another schema.
         """
         if not path.exists():
             return cls(budget, path=path)
@@ -110,7 +106,7 @@ class Ledger:
 
     @property
     def private(self) -> bool:
-        """Whether ε may be claimed: no record was used, or ε is finite and nobody can compute the noise again."""
+        """Whether ε may be claimed: nothing was released, or ε is finite and nobody can compute the noise again."""
         secret = (self.noise or {}).get("source") != "reproducible"
         return not self.charges or (secret and math.isfinite(self.spent()))
 
@@ -120,7 +116,7 @@ class Ledger:
         return any(isinstance(charge.mechanism, BestOfTrials) for charge in self.charges)
 
     def bind(self, *, n: int, noise: NoiseSource) -> None:
-        """Record the nominal n and the noise source; a resumed run must come with the same.
+        """Record the nominal n and the noise source. A run that is resumed must have the same.
 
         Raises:
             PrivacyError: The ledger is bound to another n or noise source, or δ is not below 1/n.
@@ -129,15 +125,10 @@ class Ledger:
             raise PrivacyError(
                 f"delta = {self.budget.delta} with n = {n} records: expected far below 1/n = {1 / n:.3g}"
             )
-        described = {
-            "source": "reproducible" if noise.is_reproducible else "os",
-            "sampler": "rounded",
-        }
-        if self.charges and (self.n, self.noise) != (n, described):
-            raise PrivacyError(
-                f"the ledger has n = {self.n}, noise {self.noise}; the run has n = {n}, noise {described}"
-            )
-        self.n, self.noise = n, described
+        source = {"source": "reproducible" if noise.is_reproducible else "os", "sampler": "rounded"}
+        if self.charges and (self.n, self.noise) != (n, source):
+            raise PrivacyError(f"the ledger has n = {self.n}, noise {self.noise}; the run has n = {n}, noise {source}")
+        self.n, self.noise = n, source
 
     def charge(self, mechanism: Mechanism, role: str) -> None:
         """Enter a release before it is drawn.
@@ -171,10 +162,10 @@ class Ledger:
             )
 
     def complete(self, role: str, output: Sequence[float] | None = None) -> None:
-        """Mark a charged release as drawn, and keep its output where a resumed run can use it."""
+        """Mark a charged release as drawn, and store its output where a resumed run can use it."""
         index = [(charge.role, charge.attempt) for charge in self.charges].index((role, 0))
-        kept = None if output is None else tuple(float(value) for value in output)
-        self.charges[index] = dataclasses.replace(self.charges[index], complete=True, output=kept)
+        numbers = None if output is None else tuple(float(value) for value in output)
+        self.charges[index] = dataclasses.replace(self.charges[index], complete=True, output=numbers)
         self._write()
 
     def output(self, role: str, mechanism: Mechanism) -> tuple[float, ...] | None:
@@ -191,12 +182,12 @@ class Ledger:
         return None
 
     def forget_unseen(self) -> bool:
-        """Take back the charges whose releases nobody can have seen, and say whether there were any.
+        """Take back the charges of releases that nobody can have seen, and say whether there were any.
 
-        For a run whose process died, leaving no row, and that starts over: a release whose numbers were not kept died
-        with it, so that drawing it again is no second release of anything. Those that were kept stay charged and are
-        used again. A private selection is never taken back: long ones are interrupted more often, so that those which
-        end would not have the law that is charged.
+        For a run that starts over because its process died and left no row. A release without a stored output died
+        with the process, so drawing it again is no second release. One with a stored output stays charged and is used
+        again. A private selection is never taken back: long ones are interrupted more often, so the number of trials
+        of those that end would not have the law that was charged.
         """
         unseen = [c for c in self.current if c.output is None and not isinstance(c.mechanism, BestOfTrials)]
         if unseen:
@@ -205,28 +196,28 @@ class Ledger:
         return bool(unseen)
 
     def close_attempt(self) -> None:
-        """Keep the charges of a run that raised beside those of the next, which compose with them.
+        """Give the charges of a run that raised a number of their own; those of the next run compose with them.
 
-        Releases whose numbers were kept stay those of the present run, which uses them again.
+        Releases with a stored output stay in the present attempt: the next run uses them again.
         """
         number = 1 + max((charge.attempt for charge in self.charges), default=0)
-        closed = [charge for charge in self.current if charge.output is None]
+        gone = [charge for charge in self.current if charge.output is None]
         self.charges = [
-            dataclasses.replace(charge, attempt=number) if charge in closed else charge for charge in self.charges
+            dataclasses.replace(charge, attempt=number) if charge in gone else charge for charge in self.charges
         ]
-        if closed:
+        if gone:
             self._write()
 
     @property
     def current(self) -> list[Charge]:
-        """The charges of the present run, without those of attempts that failed."""
+        """The charges of the present run: all but those of attempts that failed."""
         return [charge for charge in self.charges if not charge.attempt]
 
     def differences(self, declared: Sequence[Mechanism]) -> list[str]:
-        """How the releases of the present run differ from those that its method declares, one line each.
+        """One line for each difference between the releases of the present run and those that its method declares.
 
         Args:
-            declared: What `Method.mechanisms` gives for the budget; the order does not matter.
+            declared: What `Method.mechanisms` gives for the budget, in any order.
         """
         missing, undeclared = list(declared), []
         for charge in self.current:
@@ -252,23 +243,23 @@ class Ledger:
             write_json(self._path, self.to_json())
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data for JSON, as ``docs/ledger.md`` describes; ``inf`` becomes a string."""
+        """The ledger as plain data for JSON, in the form that ``docs/ledger.md`` describes."""
         relation = self.budget.relation
         return {
-            "schema": SCHEMA,
+            "schema": LEDGER_SCHEMA,
             "unit": "record",
-            "budget": _plain(dataclasses.asdict(self.budget)),
+            "budget": plain_value(dataclasses.asdict(self.budget)),
             "n": self.n,
             "noise": self.noise,
             "private": self.private,
-            "epsilon_spent": _plain(self.spent()),
+            "epsilon_spent": plain_value(self.spent()),
             "charges": [
                 {
                     "role": charge.role,
                     "mechanism": mechanism_json(charge.mechanism),
                     "event": event_json(charge.mechanism.event()),
-                    "sensitivity": _plain(charge.mechanism.sensitivity(relation)),
-                    "noise_std": _plain(charge.mechanism.noise_std(relation)),
+                    "sensitivity": plain_value(charge.mechanism.sensitivity(relation)),
+                    "noise_std": plain_value(charge.mechanism.noise_std(relation)),
                     "complete": charge.complete,
                     "output": None if charge.output is None else list(charge.output),
                     "attempt": charge.attempt,
@@ -279,13 +270,13 @@ class Ledger:
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> "Ledger":
-        """Inverse of `to_json`; derived values are derived again, `check_store` compares them.
+        """Inverse of `to_json`. Derived values (ε, events, sensitivities) are not read; `check_store` compares them.
 
         Raises:
-            UserError: Another schema.
+            UserError: The data have another schema.
         """
-        if plain.get("schema") != SCHEMA:
-            raise UserError(f"a ledger of schema {plain.get('schema')}, this version reads {SCHEMA}")
+        if plain.get("schema") != LEDGER_SCHEMA:
+            raise UserError(f"a ledger of schema {plain.get('schema')}, this version reads {LEDGER_SCHEMA}")
         ledger = cls(Budget(**(plain["budget"] | {"epsilon": float(plain["budget"]["epsilon"])})))
         ledger.n, ledger.noise = plain["n"], plain["noise"]
         for line in plain["charges"]:
@@ -304,13 +295,13 @@ class Ledger:
 
 
 class TrialLedger(Ledger):
-    """The ledger of one trial of a selection, in memory: it permits the described releases, each once, and no other.
+    """The ledger of one trial of a selection, in memory. It permits the listed releases, each once, and no other.
 
-    This is stricter than a budget of the same ε. A trial that spends the same ε at δ by other mechanisms may have
-    a larger Rényi divergence at other orders, and the selection was charged for the divergences of these.
+    This is stricter than a budget of the same ε, and must be. The selection was charged for the Rényi divergences of
+    these releases; others of the same ε at δ may have larger divergences at other orders.
 
     Args:
-        budget: Of the run.
+        budget: The budget of the run.
         trial: The releases that one trial may make.
     """
 
@@ -330,13 +321,13 @@ class TrialLedger(Ledger):
 
 
 def _same_mechanism(a: Mechanism, b: Mechanism) -> bool:
-    """Whether two descriptions are one, up to the last digits of calibrated noise."""
+    """Whether two mechanisms are equal up to 1e-5 of their numbers, which calibration elsewhere may change."""
     plain = [_numbers_apart(mechanism_json(mechanism)) for mechanism in (a, b)]
     return plain[0][1] == plain[1][1] and np.allclose(plain[0][0], plain[1][0], rtol=1e-5, atol=0)
 
 
 def _numbers_apart(plain: Any) -> tuple[list[float], Any]:
-    """The floating-point numbers of plain data, and the data without them."""
+    """The floating-point numbers of plain data, and the data with None in their places."""
     if isinstance(plain, float):
         return [plain], None
     if not isinstance(plain, (dict, list)):
@@ -345,69 +336,3 @@ def _numbers_apart(plain: Any) -> tuple[list[float], Any]:
         key: _numbers_apart(value) for key, value in (plain.items() if isinstance(plain, dict) else enumerate(plain))
     }
     return [n for numbers, _ in parts.values() for n in numbers], {key: rest for key, (_, rest) in parts.items()}
-
-
-def mechanism_json(mechanism: Mechanism) -> dict[str, Any]:
-    """A mechanism as plain data: ``kind`` is its class; those of a trial are nested."""
-    plain: dict[str, Any] = {"kind": type(mechanism).__name__}
-    for field in dataclasses.fields(mechanism):  # type: ignore[arg-type]
-        value = getattr(mechanism, field.name)
-        plain[field.name] = [mechanism_json(part) for part in value] if field.name == "trial" else _plain(value)
-    return plain
-
-
-def mechanism_from_json(plain: Mapping[str, Any]) -> Mechanism:
-    """Inverse of `mechanism_json`.
-
-    >>> trials = BestOfTrials(trial=(NoisyHistogram(noise_multiplier=9.0),), mean_trials=10.0)
-    >>> mechanism_from_json(mechanism_json(trials)) == trials
-    True
-    """
-    fields = {name: _value(value) for name, value in plain.items() if name not in ("kind", "trial")}
-    if plain["kind"] != BestOfTrials.__name__:
-        return _KINDS[plain["kind"]](**fields)
-    fields["noise_ratios"] = tuple(fields["noise_ratios"])
-    trial: Any = tuple(mechanism_from_json(part) for part in plain["trial"])
-    return BestOfTrials(trial=trial, **fields)
-
-
-def event_json(event: dp_accounting.DpEvent) -> dict[str, Any]:
-    """A `dp_accounting` event as plain data: ``kind`` is its class, ``of`` the event or the list of events inside.
-
-    >>> event_json(dp_accounting.PoissonSampledDpEvent(0.25, dp_accounting.GaussianDpEvent(2.0)))["of"]
-    {'kind': 'GaussianDpEvent', 'noise_multiplier': 2.0}
-    """
-    plain: dict[str, Any] = {"kind": type(event).__name__}
-    for name in attr.fields_dict(type(event)):
-        value = getattr(event, name)
-        if isinstance(value, dp_accounting.DpEvent):
-            plain["of"] = event_json(value)
-        elif isinstance(event, dp_accounting.ComposedDpEvent):
-            plain["of"] = [event_json(inner) for inner in value]
-        else:
-            plain[name] = _plain(value)
-    return plain
-
-
-def event_from_json(plain: Mapping[str, Any]) -> dp_accounting.DpEvent:
-    """Inverse of `event_json` for the events that mechanisms emit."""
-    fields = {key: _value(value) for key, value in plain.items() if key not in ("kind", "of")}
-    inner = plain.get("of")
-    if isinstance(inner, list):
-        fields["events"] = [event_from_json(event) for event in inner]
-    elif inner is not None:
-        fields["event"] = event_from_json(inner)
-    return getattr(dp_accounting.dp_event, plain["kind"])(**fields)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, tuple):
-        return [_plain(inner) for inner in value]
-    return "inf" if value == math.inf else value
-
-
-def _value(plain: Any) -> Any:
-    """Inverse of `_plain` for a number."""
-    return math.inf if plain == "inf" else plain

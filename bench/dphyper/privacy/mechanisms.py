@@ -1,18 +1,17 @@
 """The mechanisms: frozen descriptions of every way in which private records may reach a method.
 
-Each one clips what a record contributes to an l2 norm, sums over records and adds Gaussian noise; it states its
-sensitivity under each relation and builds the `dp_accounting` event that is charged. A description holds no
-record and draws nothing: `PrivateData` draws, and it reads the sampling probability, the clip norm and the noise
-from the object whose event it has charged, so that the sampler and the accountant cannot differ.
+A mechanism clips what each record contributes to an l2 norm, sums over records and adds Gaussian noise. Its description
+states the sensitivity under each relation and builds the `dp_accounting` event that is charged. It holds no record and
+draws nothing: `PrivateData` draws, with the sampling probability, the clip norm and the noise of the very object that
+was charged. The sampler and the accountant therefore cannot differ.
 
-**One convention for the noise multiplier.** ``noise_multiplier`` is the standard deviation of the noise on the
-*sum* divided by the norm bound of *one record's contribution*, under every relation, as in
-`dp_accounting.GaussianDpEvent` and in Opacus. It is a multiplier, not a standard deviation. Under replace-one a
-record moves the sum by twice that bound; the accountant adds this factor from the relation, so the multiplier
-must not contain it. A calibrated multiplier is hence about twice as large under replace-one.
+**One convention for the noise multiplier.** Under every relation ``noise_multiplier`` is the standard deviation of the
+noise on the *sum*, divided by the norm bound of *one record's contribution*, as in `dp_accounting.GaussianDpEvent` and
+in Opacus. Under replace-one a record moves the sum by twice that bound. The accountant adds this factor from the
+relation, so the multiplier must not contain it. A calibrated multiplier is about twice as large under replace-one.
 
-`BestOfTrials` is made of these: a random number of trials, each of which may make the releases that it lists, and
-of which only the best is seen. It too states its event and holds the law that the number of trials is drawn from.
+`BestOfTrials` is made of these: a random number of trials, each of which may make the releases that it lists. Only the
+best trial is seen. It states its event too, and holds the law from which the number of trials is drawn.
 """
 
 import dataclasses
@@ -29,7 +28,7 @@ from scipy.special import gammaln
 from dphyper.core.errors import PrivacyError, UserError
 from dphyper.privacy.budget import Relation
 
-# A sum of 2²⁶ records in steps of 2⁻²⁴ of so little noise still fits into 64 bits.
+# With noise of at least this multiplier, a sum of 2²⁶ records in steps of 2⁻²⁴ of the noise fits into 64 bits.
 LEAST_NOISE = 2.0**-10
 
 
@@ -37,10 +36,10 @@ class GaussianMechanism:
     """What all mechanisms share; not a mechanism by itself.
 
     Attributes:
-        l2_clip_norm: Bound C > 0 on the l2 norm of what one record's function value contributes; ``inf`` only
-            without noise.
-        noise_multiplier: Standard deviation of the noise on the sum over the norm bound of one record's
-            contribution; 0 for a non-private run, ``None`` until `calibrate` has set it.
+        l2_clip_norm: Bound C > 0 on the l2 norm of a record's vector, without the count coordinate; ``inf`` only where
+            there is no noise.
+        noise_multiplier: Standard deviation of the noise on the sum, over the norm bound of one record's contribution.
+            0 for a non-private run, None until `calibrate` has set it.
         sampling_prob: Probability q with which each record enters a sum, independently of the others.
         steps: Number T of sums that are released.
     """
@@ -74,13 +73,13 @@ class GaussianMechanism:
         return self.noise_multiplier is not None
 
     def with_noise(self, noise_multiplier: float) -> Self:
-        """The same mechanism with this multiplier, or as it is where it has one."""
+        """The same mechanism with this multiplier; one that is calibrated already comes back unchanged."""
         if self.is_calibrated:
             return self
         return dataclasses.replace(self, noise_multiplier=noise_multiplier)  # type: ignore[type-var]
 
     def count_coordinate(self, relation: Relation) -> float:
-        """Value of the extra coordinate in which each record contributes a constant; 0 where there is none."""
+        """Constant that each record adds to an extra coordinate of the sum; 0 where there is no such coordinate."""
         return 0.0
 
     def record_norm(self, relation: Relation) -> float:
@@ -89,7 +88,7 @@ class GaussianMechanism:
 
     def sensitivity(self, relation: Relation) -> float:
         """Largest l2 distance between the sums of two data sets that are neighbours under ``relation``."""
-        return self.record_norm(relation) * (2 if relation is Relation.REPLACE_ONE else 1)
+        return self.record_norm(relation) * relation.sensitivity_factor
 
     def noise_std(self, relation: Relation) -> float:
         """Standard deviation of the noise on each coordinate of the sum.
@@ -124,17 +123,16 @@ class GaussianMechanism:
 class OneShotMean(GaussianMechanism):
     """The mean of one clipped vector for each record, released once.
 
-    Sensitivity of the sum, with C the clip norm:
+    Sensitivity, with C the clip norm:
 
-    * add-or-remove-one: the number of records is secret, hence the sum and c·count are released jointly, with
-      c = C·count_weight, and divided afterwards. Sensitivity √(C² + c²). It is never C/n on the mean: adding a
-      record changes n too.
-    * zero-out: C, and C/n on the mean, n being public.
-    * replace-one: 2C, and 2C/n on the mean.
+    * add-or-remove-one: √(C² + c²) on the sum, with c = C·count_weight. The number of records is secret, so the sum and
+      c·count are released jointly and divided afterwards. It is never C/n on the mean: adding a record changes n too.
+    * zero-out: C on the sum, and C/n on the mean, since n is public.
+    * replace-one: 2C on the sum, and 2C/n on the mean.
 
     Attributes:
         l2_clip_norm: C, above 0.
-        count_weight: c/C, above 0. At 1/3 the noise grows by 5 %.
+        count_weight: c/C, above 0. At 1/3 it makes the noise 5 % larger than the sum alone would need.
         noise_multiplier: See the head of this module.
 
     >>> round(OneShotMean(l2_clip_norm=3.0).sensitivity(Relation.ADD_OR_REMOVE_ONE), 4)  # √(3² + 1²)
@@ -165,15 +163,15 @@ class OneShotMean(GaussianMechanism):
 class PoissonGradientSteps(GaussianMechanism):
     """T noisy sums of clipped per-example gradients over Poisson samples: the private part of DP-SGD.
 
-    Sensitivity of each sum: C under add-or-remove-one and zero-out, 2C under replace-one. Each sum is divided by
-    the *expected* batch size q·n, n being the nominal number of records of the design; an empty sample still
-    receives noise (Abadi et al. 2016, arXiv:1607.00133; Algorithm 1).
+    Sensitivity of each sum: C under add-or-remove-one and zero-out, 2C under replace-one. Each sum is divided by the
+    *expected* batch size q·n, where n is the nominal number of records. An empty sample receives noise too (Abadi et
+    al. 2016, arXiv:1607.00133, Algorithm 1).
 
     Attributes:
         l2_clip_norm: C, above 0.
         sampling_prob: q, above 0 and at most 1.
         steps: T, at least 1. All T steps are charged before the first is drawn.
-        noise_multiplier: See the head of this module; the noise on the sum has standard deviation σ·C.
+        noise_multiplier: σ as at the head of this module; the noise on the sum has standard deviation σ·C.
 
     >>> PoissonGradientSteps(l2_clip_norm=0.5, sampling_prob=0.25, steps=50).sensitivity(Relation.ZERO_OUT)
     0.5
@@ -189,9 +187,8 @@ class PoissonGradientSteps(GaussianMechanism):
 class NoisyHistogram(GaussianMechanism):
     """A histogram in which each record casts votes of l2 norm at most 1, released once.
 
-    Sensitivity: 1 under add-or-remove-one and zero-out, 2 under replace-one, for votes of any sign. (Where votes
-    are known to be non-negative √2 would do under replace-one; no use is made of it.) Lin et al. 2024,
-    arXiv:2305.15560, Algorithm 2.
+    Sensitivity: 1 under add-or-remove-one and zero-out, 2 under replace-one, for votes of any sign. (For non-negative
+    votes √2 would do under replace-one; we do not use it.) Lin et al. 2024, arXiv:2305.15560, Algorithm 2.
 
     Attributes:
         noise_multiplier: See the head of this module; it equals the standard deviation on each bin.
@@ -211,18 +208,19 @@ class BestOfTrials:
     """A random number K of independent trials, of which only the one with the best score is released.
 
     Each trial draws its hyper-parameters at random from a list that depends on no record, makes the releases of
-    ``trial`` and scores itself by them; all candidates share one description, hence one Rényi curve. K has a
-    truncated negative binomial law (shape η: 0 logarithmic, 1 geometric) or a Poisson law (``inf``; K = 0 releases
-    nothing). Its randomness is part of the guarantee: who learns K, from a running time for instance, learns more
-    than was charged, and K must not be drawn again. Hence `most_trials` are run always, and the first K count.
-    Papernot & Steinke 2022, arXiv:2110.03620, Theorems 2 and 6.
+    ``trial``, and scores itself by them. Every candidate makes the same releases, so all have one Rényi curve.
+
+    K is secret, and must not be drawn again: whoever learns K, for instance from a running time, learns more than was
+    charged. Therefore `most_trials` are always run, and the first K count. Papernot & Steinke 2022, arXiv:2110.03620,
+    Theorems 2 and 6.
 
     Attributes:
         trial: The releases of one trial, at least one.
         mean_trials: Expectation of K, above 1.
-        shape: η, at least 0, or ``inf`` for Poisson.
-        noise_ratios: Noise multipliers that `calibrate` gives to the releases, relative to one another, each above
-            0; empty for one and the same.
+        shape: η of the law of K. A finite one, at least 0, means truncated negative binomial (0 logarithmic, 1
+            geometric); ``inf`` means Poisson, for which K = 0 releases nothing.
+        noise_ratios: Noise multipliers of the releases relative to one another, for `calibrate`; each above 0. Empty
+            means that all are equal.
 
     >>> trials = BestOfTrials(trial=(NoisyHistogram(noise_multiplier=9.0),), mean_trials=10.0)
     >>> [round(float(p), 4) for p in trials.probabilities()[:4]]  # of 0, 1, 2 and 3 trials: geometric
@@ -257,7 +255,7 @@ class BestOfTrials:
         return all(part.is_calibrated for part in self.trial)
 
     def with_noise(self, noise_multiplier: float) -> Self:
-        """The same with this multiplier times its ratio wherever a release of the trial has none."""
+        """The same trials, in which each release without a multiplier receives this one times its ratio."""
         ratios = self.noise_ratios or (1.0,) * len(self.trial)
         parts = (part.with_noise(noise_multiplier * ratio) for part, ratio in zip(self.trial, ratios, strict=True))
         return dataclasses.replace(self, trial=tuple(parts))
@@ -300,33 +298,39 @@ class BestOfTrials:
 
     @property
     def most_trials(self) -> int:
-        """The greatest K that `draw` gives: more have a probability of at most 2⁻⁵³. Least for a Poisson law.
+        """The greatest K that `draw` gives; a greater one has a probability of at most 2⁻⁵³.
+
+        A Poisson law has the smallest for its mean.
 
         >>> [BestOfTrials(trial=(NoisyHistogram(),), mean_trials=5.0, shape=eta).most_trials for eta in (math.inf, 1.0)]
         [32, 165]
         """
-        more = np.cumsum(self.probabilities()[::-1])[::-1]  # of k trials or more
-        return int(np.flatnonzero(more > 2.0**-53)[-1])
+        tails = np.cumsum(self.probabilities()[::-1])[::-1]  # of k trials or more
+        return int(np.flatnonzero(tails > 2.0**-53)[-1])
 
     def draw(self, uniform: float) -> int:
-        """K by inversion of its distribution function, exact but for the 53 bits of ``uniform`` in [0, 1).
+        """K by inversion of its distribution function.
+
+        Args:
+            uniform: In [0, 1). Its 53 bits are the only error of the law of K.
 
         >>> BestOfTrials(trial=(NoisyHistogram(),), mean_trials=10.0).draw(0.5)  # the median
         7
         """
-        drawn = int(np.searchsorted(np.cumsum(self.probabilities()), uniform, side="right"))
-        return min(drawn, self.most_trials)
+        number = int(np.searchsorted(np.cumsum(self.probabilities()), uniform, side="right"))
+        return min(number, self.most_trials)
 
 
 def halting_probability(mean: float, shape: float) -> float:
-    """γ of the truncated negative binomial law of shape η that has this mean.
+    """γ of the truncated negative binomial law that has this mean and shape.
+
+    The mean is η (1-γ) / (γ (1-γ^η)), and (1/γ - 1) / log(1/γ) at η = 0.
 
     Args:
         mean: Above 1.
         shape: η, at least 0 and finite.
 
-    Source: Papernot & Steinke 2022, Definition 1: the mean is η (1-γ) / (γ (1-γ^η)), and (1/γ - 1) / log(1/γ) at
-    η = 0.
+    Source: Papernot & Steinke 2022, arXiv:2110.03620, Definition 1.
 
     >>> round(halting_probability(10.0, 1.0), 12), round(halting_probability(10.0, 0.0), 4)
     (0.1, 0.0269)

@@ -1,15 +1,17 @@
 """Noise and sampling randomness for the private mechanisms.
 
 By default every bit comes from the operating system's cryptographic generator: nobody who knows the code, the seed and
-the output can recompute the noise. A reproducible source exists for tests alone; it says so in an attribute, and
+the output can recompute the noise. A reproducible source exists for tests alone. It says so in an attribute, and
 whatever is drawn from it must be marked as not private.
 
-Noise is only ever drawn as integers, in steps of a grid on which the sum lies too: `rounded_gaussian` returns a real
-Gaussian number rounded to the nearest integer, with exactly its distribution. A sum of integers plus such noise is the
-exact sum plus an exact Gaussian, rounded afterwards: post-processing of the Gaussian mechanism of the textbook. Digits
-of a floating-point sampler, which tell the sum from the noise (Mironov 2012; Jin et al. 2022, arXiv:2112.05307), are
-therefore in no release. One thing is assumed and no theorem: that `scipy.special.ndtri` errs by at most 2⁻⁴⁵ (1 + |x|),
-sixty times more than was ever measured (tests/test_privacy_release.py). Nothing here defends against timing.
+Noise is drawn as integers only, in steps of a grid on which the sum lies too. `rounded_gaussian` returns real Gaussian
+numbers rounded to the nearest integer, with exactly their distribution. A sum of integers plus such noise is therefore
+the exact sum plus an exact Gaussian, rounded afterwards: post-processing of the Gaussian mechanism of the textbook. The
+digits of a floating-point sampler tell the sum from the noise (Mironov 2012; Jin et al. 2022, arXiv:2112.05307); no
+release shows any.
+
+One thing is assumed, and proved by no theorem: `scipy.special.ndtri` errs by at most 2⁻⁴⁵ (1 + |x|). That is 32
+times the largest error that `tests/privacy/test_noise.py` allows. Nothing here defends against timing.
 """
 
 import math
@@ -24,12 +26,13 @@ from scipy.special import ndtri
 
 from dphyper.core.errors import PrivacyError
 
-# Where torch keeps the key of a CPU generator's Mersenne Twister in its state: after seed, counters and position.
+# In the state of torch's CPU generator, the 624 words of the Mersenne Twister's key begin at byte 24: after the seed,
+# the counters and the position.
 _TWISTER_KEY, _TWISTER_WORDS = 24, 624
-# Digits that are drawn for one number at most; a fair source needs more with a probability of 2⁻²⁰⁰.
+# Most digits that are drawn for one number. A fair source needs more with a probability of 2⁻²⁰⁰.
 MOST_BITS = 256
-# A word of 63 bits gives the tail probability to 2⁻⁶⁴. Below 2⁻¹⁸ that is too coarse to round by; above, it moves x by
-# less than 2⁻⁴⁵ (1 + |x|), and so does the error of `ndtri`.
+# 63 bits give the tail probability to 2⁻⁶⁴. For tails below 2⁻¹⁸ that is too coarse to round by. For others it moves x
+# by less than 2⁻⁴⁵ (1 + |x|). The error of `ndtri` moves x by no more, so the margin is the sum of both.
 _COARSE_TAIL, _MARGIN = 2.0**-18, 2.0**-44
 
 
@@ -37,7 +40,7 @@ class NoiseSource:
     """A stream of random bytes, read as uniform and Gaussian numbers. Build it by `os`, or by `reproducible` in tests.
 
     Attributes:
-        is_reproducible: True if the stream can be computed again: then nothing drawn from it protects anybody.
+        is_reproducible: Whether the stream can be computed again. If so, nothing drawn from it protects anybody.
     """
 
     def __init__(self, stream: Callable[[int], bytes], *, is_reproducible: bool) -> None:
@@ -51,19 +54,19 @@ class NoiseSource:
 
     @classmethod
     def reproducible(cls, seed: int) -> "NoiseSource":
-        """A stream fixed by ``seed``, through the same code. For tests only: it gives no privacy."""
+        """A stream that ``seed`` fixes, read by the same code. For tests only: it gives no privacy."""
         return cls(np.random.default_rng(seed).bytes, is_reproducible=True)
 
     def uniform(self, shape: int | tuple[int, ...]) -> NDArray[np.float64]:
-        """Numbers uniform on the multiples of 2⁻⁵³ in [0, 1), so that P(u < q) is q to 2⁻⁵³ and 1 for q = 1."""
+        """Numbers uniform on the multiples of 2⁻⁵³ in [0, 1): P(u < q) is within 2⁻⁵³ of q, and 1 for q = 1."""
         return (self._words(shape) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
     def rounded_gaussian(self, shape: int | tuple[int, ...], std: float) -> NDArray[np.int64]:
         """Independent integers, each the nearest to an exact N(0, std²) number.
 
-        One bit of a 64-bit word is the sign, the others begin the binary digits of the tail probability. Where these
-        do not settle to which integer the number is nearest (about once in 100,000), further digits are drawn until
-        they do, in arithmetic of as many digits as it takes.
+        One bit of a 64-bit word is the sign. The other 63 begin the binary digits of the tail probability. About once
+        in 100,000 numbers these do not settle which integer is the nearest; then further digits are drawn until they
+        do, and computed with as many digits as it takes.
 
         Args:
             shape: Shape of the result.
@@ -83,16 +86,16 @@ class NoiseSource:
         unsettled = (tail < _COARSE_TAIL) | (np.abs(np.abs(y - nearest) - 0.5) <= _MARGIN * (1 + x) * std)
         integers = nearest.astype(np.int64)
         for index in np.flatnonzero(unsettled):
-            integers[index] = self._settled(int(digits[index]), std)
+            integers[index] = self._round_exactly(int(digits[index]), std)
         sign = 1 - 2 * (words & np.uint64(1)).astype(np.int64)
         return np.asarray(sign * integers).reshape(shape)
 
-    def _settled(self, digits: int, std: float) -> int:
-        """The integer nearest to |Z|, whose tail probability begins with these 63 digits behind the leading 0."""
+    def _round_exactly(self, digits: int, std: float) -> int:
+        """The integer nearest to std·|Z|, where the tail probability of |Z| begins with a 0 and these 63 digits."""
         bits = 64
         while True:
             with mpmath.workprec(3 * bits):
-                # Greater tail probabilities are smaller numbers.
+                # The greater end of the tail probability comes first: it belongs to the smaller number.
                 ends = [
                     std * mpmath.sqrt(2) * mpmath.erfinv(1 - mpmath.mpf(end) / 2 ** (bits - 1)) if end else mpmath.inf
                     for end in (digits + 1, digits)
@@ -109,9 +112,9 @@ class NoiseSource:
     def generator(self) -> torch.Generator:
         """A torch generator whose whole state comes from the stream, for the randomness of private losses.
 
-        It hides which times and noises a loss met; the noise that protects records never comes from it. The state is
-        written word by word because torch's own seeding keeps 32 bits, which an attacker who knows all other records
-        could try one after the other. A Mersenne Twister is no cipher: its numbers must stay inside the losses.
+        It keeps the times and noises of a loss secret; the noise that protects records never comes from it. The state
+        is written word by word because torch's own seeding keeps 32 bits only, and an attacker who knows all other
+        records could try them all. A Mersenne Twister is no cipher: its numbers must stay inside the losses.
         """
         generator = torch.Generator().manual_seed(0)
         state = generator.get_state()

@@ -1,18 +1,18 @@
 """The only door to private records.
 
-`PrivateData` hands out noisy sums and never a record. Each call charges the ledger first, then samples, clips,
-sums and adds noise with the parameters of the very mechanism that was charged. Records live in a closure, not in
-an attribute; every way in which code would read them by accident (indexing, iterating, attributes, ``vars``,
-``len``, ``repr``, pickling, conversion to an array) raises `PrivacyError`.
+`PrivateData` hands out noisy sums and never a record. Each call charges the ledger first; then it samples, clips, sums
+and adds noise with the parameters of the very mechanism that was charged. Records live in a closure, not in an
+attribute. Every way in which code would read them by accident (indexing, iterating, attributes, ``vars``, ``len``,
+``repr``, pickling, conversion to an array) raises `PrivacyError`.
 
-Per-record functions get the randomness that they need (times and noises of a loss) from here, as a generator that is
-drawn anew for each batch and known to nobody; what a method draws elsewhere may be public. A selection always runs as
-many trials as it may count, so that its running time does not tell their number.
+A per-record function gets the randomness that it needs (times and noises of a loss) from here: a fresh generator for
+each batch, whose state nobody knows. What a method draws elsewhere may be public. A selection always runs as many
+trials as could count, so its running time does not tell their number.
 
-What it does not guarantee: protection from a malicious callable. The functions given to the mechanisms see the
-records, as they must, and could stash them. Methods are reviewed code, and the contract suite freezes what was
-released, changes the records behind it and asks for the same result bit for bit (`dphyper.audits.contract`).
-A callable that raises, loops or allocates depending on a record is likewise outside the guarantee.
+What it does not guarantee: protection from a malicious function. The functions given to the mechanisms see the records,
+as they must, and could store them. Methods are reviewed code, and the contract suite (`dphyper.audits.contract`)
+freezes what was released, changes the records behind it, and asks for the same result bit for bit. A function that
+raises, loops or allocates depending on a record is outside the guarantee too.
 
 Shapes: b records of a chunk, k embedding dimension, p parameters.
 """
@@ -41,7 +41,7 @@ from dphyper.privacy.noise import NoiseSource
 from dphyper.privacy.noisy_sum import noisy_sum
 from dphyper.privacy.record_rows import PerRecord, RecordRows, rows_of
 
-MAX_NUMBERS = 2**24  # in the rows of one batch: 128 MB in float64
+MAX_NUMBERS = 2**24  # most numbers in the rows of one batch: 128 MB in float64
 
 T = TypeVar("T")
 
@@ -52,8 +52,8 @@ class MeanRelease:
 
     Attributes:
         mean: (k,) float64, the noisy mean of the clipped vectors.
-        noise_std: Standard deviation of the noise on each coordinate of ``mean``, computed from what was
-            released: under add-or-remove-one the noisy count stands for the secret one.
+        noise_std: Standard deviation of the noise on each coordinate of ``mean``. It is computed from released numbers
+            only: under add-or-remove-one the noisy count stands for the secret one.
         count: The noisy count under add-or-remove-one (at least 1), else the public n.
     """
 
@@ -67,13 +67,13 @@ class PrivateData:
 
     Args:
         records: (N, ...) private records.
-        n: Nominal number of records, a constant of the design that depends on no record. Under zero-out and
-            replace-one it is public and equals N; under add-or-remove-one N is secret and n only sets the
-            denominator of gradient steps.
+        n: Nominal number of records, a constant of the design that depends on no record. Under zero-out and replace-one
+            it is public and equals N. Under add-or-remove-one N is secret, and n only sets the denominator of gradient
+            steps.
         ledger: Charged before anything is drawn.
-        noise: Source of the noise and of the Poisson samples.
-        chunk_size: Most records in each call of a per-record function, fewer where their rows are very long or where
-            fewer are expected; changes speed and memory only.
+        noise: Source of the noise, of the Poisson samples and of the generators for per-record functions.
+        chunk_size: Most records in one call of a per-record function; a call has fewer where rows are very long, or
+            where fewer records are expected. It changes speed and memory only.
 
     Raises:
         UserError: n is not positive, or differs from N under a relation that makes it public.
@@ -118,36 +118,37 @@ class PrivateData:
         """Release the mean of one clipped vector for each record, once.
 
         Args:
-            embed: Maps (b, ...) records and a generator to (b, k) vectors, each row a function of its own record and
-                its own random numbers only. It is first called on public records, to learn k and whether that holds,
-                before anything is charged.
+            embed: Maps (b, ...) records and a generator to (b, k) vectors. Each row is a function of its own record and
+                its own random numbers only. Before anything is charged it is called on public records, to learn k and
+                whether it treats records one by one.
             mechanism: Calibrated.
-            role: Name of the release in the ledger. If the ledger holds its output, this is returned and
-                nothing is drawn.
+            role: Name of the release in the ledger. If the ledger holds its output, that is returned and nothing is
+                drawn.
 
         Returns:
-            The noisy mean. Under add-or-remove-one the noisy sum over the noisy count, jointly of sensitivity
-            √(C² + c²); else the noisy sum over the public n, of sensitivity C/n (zero-out) or 2C/n.
+            The noisy mean. Under add-or-remove-one it is the noisy sum over the noisy count, which together have
+            sensitivity √(C² + c²). Else it is the noisy sum over the public n, of sensitivity C/n (zero-out) or 2C/n
+            (replace-one).
 
         Raises:
             PrivacyError: The budget would be exceeded, the role was interrupted before, or ``embed`` treats records
                 jointly.
         """
         relation = self.ledger.budget.relation
-        released = self._one_sum(embed, mechanism, role)
+        sum_k = self._one_sum(embed, mechanism, role)
         std = mechanism.noise_std(relation)
         weight = mechanism.count_coordinate(relation)
         if not weight:
-            return MeanRelease(mean=released / self.n, noise_std=std / self.n, count=float(self.n))
-        count = max(float(released[-1]) / weight, 1.0)
-        return MeanRelease(mean=released[:-1] / count, noise_std=std / count, count=count)
+            return MeanRelease(mean=sum_k / self.n, noise_std=std / self.n, count=float(self.n))
+        count = max(float(sum_k[-1]) / weight, 1.0)
+        return MeanRelease(mean=sum_k[:-1] / count, noise_std=std / count, count=count)
 
     def release_histogram(self, vote: PerRecord, mechanism: NoisyHistogram, *, role: str) -> Tensor:
         """Release the sum of the records' votes, once.
 
         Args:
-            vote: Maps (b, ...) records and a generator to (b, bins) votes, as in `release_mean`; rows of norm above 1
-                are clipped.
+            vote: Maps (b, ...) records and a generator to (b, bins) votes, as ``embed`` in `release_mean`. Rows of norm
+                above 1 are clipped.
             mechanism: Calibrated.
             role: As in `release_mean`.
 
@@ -164,23 +165,22 @@ class PrivateData:
     ) -> Iterator[Tensor]:
         """Charge T steps and return an iterator over their noisy mean gradients.
 
-        Each item is drawn when it is asked for, so that the function may use parameters that were updated with
-        the item before.
+        A step is drawn when it is asked for, so the function may use parameters that were updated with the step before.
 
         Args:
-            per_example_gradient: Maps (b, ...) records and a generator to (b, p) gradients, as in `release_mean`; never
-                called on no record.
+            per_example_gradient: Maps (b, ...) records and a generator to (b, p) gradients, as ``embed`` in
+                `release_mean`. It is never called on zero records.
             mechanism: Calibrated.
-            role: Name of the release in the ledger. If the ledger holds its output, as it does of a single step, this
+            role: Name of the release in the ledger. If the ledger holds its output, as it does for a single step, that
                 is returned and nothing is drawn.
 
         Returns:
-            An iterator of T float64 (p,) tensors: clipped gradients of a Poisson sample, summed, plus noise of
-            standard deviation σ·C, over the expected batch size q·n. An empty sample gives noise.
+            An iterator of T float64 (p,) tensors. Each is the sum of the clipped gradients of a Poisson sample, plus
+            noise of standard deviation σ·C, over the expected batch size q·n. An empty sample gives noise alone.
 
         Raises:
-            PrivacyError: The budget would be exceeded, or the role was charged before; now, not at the first
-                step.
+            PrivacyError: The budget would be exceeded, or the role was charged before. This is raised by the call
+                itself, not by the first step.
         """
         expected_batch = mechanism.sampling_prob * self.n
         return (sum_p / expected_batch for sum_p in self._noisy_sums(per_example_gradient, mechanism, role))
@@ -188,20 +188,19 @@ class PrivateData:
     def best_of(
         self, trial: Callable[["PrivateData", torch.Generator], tuple[T, float]], mechanism: BestOfTrials, *, role: str
     ) -> T | None:
-        """Run trials and return what the best of the first K returned, K being random and secret.
+        """Run trials and return the result of the best of the first K, where K is random and secret.
 
         Args:
-            trial: Called `BestOfTrials.most_trials` times, whatever K is, each time with a door to the same records
-                that permits the mechanism's releases once each, and with a fresh secret generator. It draws its
-                hyper-parameters from that generator and returns its result and its score, both functions of its
-                releases, its generator and public values only: no state may pass from one trial to the next or out of
-                them.
+            trial: Called `BestOfTrials.most_trials` times, whatever K is. Each call gets a door to the same records,
+                which permits each of the mechanism's releases once, and a fresh secret generator, from which it draws
+                its hyper-parameters. It returns its result and its score. Both may depend on its releases, its
+                generator and public values only: no state may pass from one trial to the next, or out of them.
             mechanism: Calibrated.
             role: Name of the selection in the ledger.
 
         Returns:
-            The result with the highest score (the first of equal ones, which is fair among trials that are
-            exchangeable), or None if there was no trial, as a Poisson number allows.
+            The result with the highest score, or None if K = 0, which a Poisson law allows. The first of equal scores
+            wins; trials are exchangeable, so that is fair.
 
         Raises:
             PrivacyError: The budget would be exceeded, the role was charged before, or a trial asks for a release
@@ -222,8 +221,8 @@ class PrivateData:
             >>> private.best_of(trial, best, role="weight")
             2
         """
-        result: T | None = self._selected(trial, mechanism, role)
-        return result
+        best: T | None = self._selected(trial, mechanism, role)
+        return best
 
     def _one_sum(self, fn: PerRecord, mechanism: OneShotMean | NoisyHistogram, role: str) -> Tensor:
         return next(iter(self._noisy_sums(fn, mechanism, role)))
@@ -263,7 +262,7 @@ def _refuse(what: str) -> NoReturn:
 def _charged_sums(
     records: Tensor, n: int, ledger: Ledger, noise: NoiseSource, chunk_size: int
 ) -> Callable[[PerRecord, GaussianMechanism, str], Iterator[Tensor]]:
-    """Close over the records; the function returned charges before it reads one, so that nothing can bypass it."""
+    """Close over the records. The function that is returned charges before it reads one, so nothing can bypass it."""
     null = records.new_zeros(1, *records.shape[1:])
 
     def sums(fn: PerRecord, mechanism: GaussianMechanism, role: str) -> Iterator[Tensor]:
@@ -279,9 +278,9 @@ def _charged_sums(
 
     def draw(rows: RecordRows, mechanism: GaussianMechanism, role: str, null_row: Tensor) -> Iterator[Tensor]:
         for step in range(1, mechanism.steps + 1):
-            sampled = torch.from_numpy(noise.uniform(len(records)) < mechanism.sampling_prob)
+            in_sample = torch.from_numpy(noise.uniform(len(records)) < mechanism.sampling_prob)
             total = noisy_sum(
-                rows(records[sampled.to(records.device)]),
+                rows(records[in_sample.to(records.device)]),
                 null_row.shape[1],
                 mechanism=mechanism,
                 relation=ledger.budget.relation,
@@ -295,7 +294,7 @@ def _charged_sums(
 
 
 def _expected_most(mechanism: GaussianMechanism, n: int) -> int:
-    """Records that a Poisson sample of the design's n hardly exceeds; where it does, there is a second batch."""
+    """Number of records that a Poisson sample of n rarely exceeds; one that does gets a second batch."""
     mean = mechanism.sampling_prob * n
     return math.ceil(mean + 3 * math.sqrt(mean * (1 - mechanism.sampling_prob)))
 
@@ -303,26 +302,25 @@ def _expected_most(mechanism: GaussianMechanism, n: int) -> int:
 def _charged_selection(
     records: Tensor, n: int, ledger: Ledger, noise: NoiseSource, chunk_size: int
 ) -> Callable[..., Any]:
-    """As `_charged_sums`: the function returned charges before it draws the number of trials."""
+    """Close over the records. The function that is returned charges before it draws the number of trials."""
 
-    def selected(
+    def select(
         trial: Callable[[PrivateData, torch.Generator], tuple[T, float]], mechanism: BestOfTrials, role: str
     ) -> T | None:
         ledger.charge(mechanism, role)
-        counted = mechanism.draw(float(noise.uniform(1)[0]))
+        trials = mechanism.draw(float(noise.uniform(1)[0]))
         best: tuple[T, float] | None = None
         for number in range(mechanism.most_trials):
-            permitted = TrialLedger(ledger.budget, mechanism.trial)
-            private = PrivateData(records, n=n, ledger=permitted, noise=noise, chunk_size=chunk_size)
-            # Trials must be independent and their randomness secret: nothing of it comes from the run's seed.
-            rng = noise.generator()
-            result, score = trial(private, rng)
+            trial_ledger = TrialLedger(ledger.budget, mechanism.trial)
+            private = PrivateData(records, n=n, ledger=trial_ledger, noise=noise, chunk_size=chunk_size)
+            # Trials must be independent and their randomness secret: none of it comes from the run's seed.
+            result, score = trial(private, noise.generator())
             if math.isnan(score):
                 raise UserError(f"role '{role}': the score of a trial is NaN, expected a number")
             # All trials are run, or the time would tell how many count.
-            if number < counted and (best is None or score > best[1]):
+            if number < trials and (best is None or score > best[1]):
                 best = result, score
         ledger.complete(role)
         return best[0] if best else None
 
-    return selected
+    return select

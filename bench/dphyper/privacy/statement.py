@@ -1,8 +1,7 @@
 """The privacy paragraph of a cell, in words that a paper can print.
 
-It says what the ledger says and how the hyper-parameters were chosen, and claims nothing that the ledger does not
-support. Whether the public data really were public, and free of the private records, is the author's to vouch
-for.
+It says what the ledger says and how the hyper-parameters were chosen. It claims nothing that the ledger does not
+support. The author vouches that the public data really were public, and free of the private records.
 """
 
 import math
@@ -18,7 +17,8 @@ _RELATIONS = {
     Relation.ZERO_OUT: "differ by one record being replaced with a null record (the number of records is public)",
     Relation.REPLACE_ONE: "differ by the replacement of one record (the number of records is public)",
 }
-# What a store shows of a private family besides the released parameters; the benchmark's, and not the method's, leak.
+# What a store shows of a private family besides the released parameters. These disclosures come from the benchmark, not
+# from the method.
 _BESIDES = (
     "The guarantee is that of this one run: other runs on the same records add to it. It does not cover what judges "
     "the run: distances, losses and shifts come from held-out records of the same family{sheet}. {times} A hash of the "
@@ -42,19 +42,19 @@ _NOISE = {
 def privacy_statement(
     cell: Cell, ledger: Ledger, selection: str, public_data: str, *, reference_shown: bool = False
 ) -> str:
-    """Unit, relation, ε, δ, mechanism, noise, what was public, and how hyper-parameters were chosen.
+    """State the unit, the relation, ε, δ, mechanisms and noise, what was public, and how options were chosen.
 
     Args:
         cell: The cell that the ledger belongs to.
-        ledger: Of the finished run.
+        ledger: The ledger of the finished run.
         selection: A key of `labels.SELECTIONS`. Trials on the private records count as charged only if the ledger holds
             a `BestOfTrials`.
         public_data: What the public stages were trained on, as a noun phrase.
-        reference_shown: Whether a sheet of held-out images of the family stands beside the generated ones.
+        reference_shown: Whether the store shows a sheet of held-out images of the family beside the generated ones.
 
     Returns:
-        One paragraph, which ends with what the guarantee leaves out. Without a guarantee (ε = ∞, reproducible noise,
-        non-private selection) it begins with "No privacy guarantee".
+        One paragraph, which ends with what the guarantee leaves out. It begins with "No privacy guarantee" where there
+        is none: ε = ∞, reproducible noise, or hyper-parameters chosen on private records without accounting.
     """
     relation = ledger.budget.relation
     spent = ledger.spent()
@@ -62,11 +62,11 @@ def privacy_statement(
     public = f"Taken as public: {public_data}, the model architecture, {parameters}, " + (
         "and the expected batch size." if relation is Relation.ADD_OR_REMOVE_ONE else f"and n = {cell.n}."
     )
-    chosen = SELECTIONS[selection]
+    tuning = SELECTIONS[selection]
     besides = _BESIDES.format(sheet=_SHEET * reference_shown, times=_TIMES[ledger.has_selection])
     if not ledger.charges:
-        return f"The output depends on no private record (ε = 0). {public} {chosen} {besides}"
-    used = " ".join(_describe(charge, ledger) for charge in ledger.charges)
+        return f"The output depends on no private record (ε = 0). {public} {tuning} {besides}"
+    releases = " ".join(_describe(charge, ledger) for charge in ledger.charges)
     why = ""
     if math.isinf(spent):
         why = "private records were used without noise"
@@ -75,7 +75,7 @@ def privacy_statement(
     elif selection == "non_private" or (selection == "tuned_private" and not ledger.has_selection):
         why = "hyper-parameters were chosen on the private records without accounting"
     if why:
-        return f"No privacy guarantee: {why}. {used} {public} {chosen}"
+        return f"No privacy guarantee: {why}. {releases} {public} {tuning}"
     accounting = (
         "Rényi divergences, with the theorems on private selection of Papernot and Steinke (2022)"
         if ledger.has_selection
@@ -83,19 +83,19 @@ def privacy_statement(
     )
     return (
         f"The output is (ε = {spent:.3g}, δ = {ledger.budget.delta:g})-differentially private with respect to one "
-        f"record: two data sets are neighbours if they {_RELATIONS[relation]}. {used} "
+        f"record: two data sets are neighbours if they {_RELATIONS[relation]}. {releases} "
         f"Accounting: {accounting}, confirmed by a second accountant. "
-        f"{_NOISE[(ledger.noise or {})['sampler']]} {public} {chosen} {besides}"
+        f"{_NOISE[(ledger.noise or {})['sampler']]} {public} {tuning} {besides}"
     )
 
 
 def _describe(charge: Charge, ledger: Ledger) -> str:
     mechanism, relation = charge.mechanism, ledger.budget.relation
     when = f", in failed attempt {charge.attempt}" * bool(charge.attempt)
-    told = (
+    what = (
         _release(mechanism, relation) if isinstance(mechanism, GaussianMechanism) else _selection(mechanism, relation)
     )
-    return f"Released ({charge.role}{when}): {told}."
+    return f"Released ({charge.role}{when}): {what}."
 
 
 def _selection(mechanism: BestOfTrials, relation: Relation) -> str:
