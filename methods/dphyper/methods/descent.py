@@ -19,6 +19,7 @@ from torch import Tensor
 from dphyper.bench.method import Adaptation, Method, Options, Role, Selection
 from dphyper.bench.public import PublicRecords
 from dphyper.core.errors import UserError
+from dphyper.methods.optimisation import linear_decay
 from dphyper.privacy.accounting import calibrate
 from dphyper.privacy.budget import Budget
 from dphyper.privacy.mechanisms import PoissonGradientSteps
@@ -158,7 +159,7 @@ def descend(
         optimizer: torch.optim.Optimizer = torch.optim.Adam([theta], lr=learning_rate)
     else:
         optimizer = torch.optim.SGD([theta], lr=learning_rate, momentum=0.9)
-    decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, total_iters=mechanism.steps)
+    schedule = linear_decay(optimizer, mechanism.steps)
     last = max(math.floor(options.average_last * mechanism.steps), 1)
     mean = torch.zeros_like(theta, requires_grad=False)
 
@@ -167,7 +168,7 @@ def descend(
     for step, noisy in enumerate(steps, start=1):
         theta.grad = guide.gradient(noisy.to(theta)).to(theta)
         optimizer.step()
-        decay.step()
+        schedule.step()
         if step > mechanism.steps - last:
             mean += theta.detach() / last
         if step < mechanism.steps:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dphyper.bench.method import Options
 from dphyper.bench.public import PublicRecords
+from dphyper.methods.optimisation import minimise
 from dphyper.targets.target import Target
 
 
@@ -55,18 +56,13 @@ def fit(
     Returns:
         (P,) the last iterate.
     """
-    theta = theta.detach().clone().requires_grad_()
-    weights = torch.ones(len(images)) if weights is None else weights
-    optimizer = torch.optim.Adam([theta], lr=options.fit_learning_rate)
-    decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, total_iters=options.fit_steps)
-    for _ in range(options.fit_steps):
-        rows = torch.multinomial(weights.float().to(rng.device), options.fit_batch_size, True, generator=rng)
-        loss = target.per_example_loss(theta, images[rows.to(images.device)], rng, stratified=True).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        decay.step()
-    return theta.detach()
+    shares_N = (torch.ones(len(images)) if weights is None else weights).float().to(rng.device)
+
+    def loss(theta_P: Tensor) -> Tensor:
+        rows = torch.multinomial(shares_N, options.fit_batch_size, True, generator=rng)
+        return target.per_example_loss(theta_P, images[rows.to(images.device)], rng, stratified=True).mean()
+
+    return minimise(loss, theta, steps=options.fit_steps, learning_rate=options.fit_learning_rate)
 
 
 def some_records(public: PublicRecords, num: int, rng: torch.Generator) -> Tensor:

@@ -29,6 +29,7 @@ from torch import Tensor
 from dphyper.bench.method import Adaptation, Method, Options, Role, Selection
 from dphyper.core.errors import UserError
 from dphyper.methods.fitting import FitOptions, fit
+from dphyper.methods.optimisation import minimise
 from dphyper.privacy.accounting import calibrate
 from dphyper.privacy.budget import Budget
 from dphyper.privacy.mechanisms import OneShotMean
@@ -147,16 +148,12 @@ def fit_samples(
     Returns:
         (P,) the last iterate.
     """
-    theta = target.initial().requires_grad_()
-    optimizer = torch.optim.Adam([theta], lr=options.fit_learning_rate)
-    decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, total_iters=options.fit_steps)
-    for _ in range(options.fit_steps):
-        images = target.few_step_samples(theta, options.fit_batch_size, options.sampler_steps, rng)
-        optimizer.zero_grad()
-        squared_mmd(embed(images), mean_F).backward()
-        optimizer.step()
-        decay.step()
-    return theta.detach()
+
+    def loss(theta_P: Tensor) -> Tensor:
+        samples = target.few_step_samples(theta_P, options.fit_batch_size, options.sampler_steps, rng)
+        return squared_mmd(embed(samples), mean_F)
+
+    return minimise(loss, target.initial(), steps=options.fit_steps, learning_rate=options.fit_learning_rate)
 
 
 class Embedding(Protocol):

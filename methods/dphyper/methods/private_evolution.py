@@ -24,7 +24,6 @@ from dphyper.privacy.accounting import calibrate
 from dphyper.privacy.budget import Budget
 from dphyper.privacy.mechanisms import NoisyHistogram
 from dphyper.privacy.private_data import PrivateData
-from dphyper.targets.diffusion import to_unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +96,7 @@ class PrivateEvolution(Method):
         """
         options, base = self._options, self.target.initial()
         features = PublicFeatures(self.target, some_records(self.public, options.public_images, rng))
-        images = to_unit(self.target.sample(base, options.population, rng)).to(base.device)
+        images = self.target.encode(self.target.sample(base, options.population, rng))
         votes_S = torch.ones(options.population)
         for iteration, mechanism in enumerate(self.mechanisms(budget, options)):
             if iteration:

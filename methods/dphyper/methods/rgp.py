@@ -69,7 +69,7 @@ class Carriers(Guide):
 
     def _matrices(self, rows_bP: Tensor) -> Iterator[Tensor]:
         """(b, o, i) of each weight matrix."""
-        shapes = getattr(self.target, "layer_shapes", [(self.target.num_parameters, 1)])
+        shapes = self.target.layer_shapes
         parts = rows_bP.split([o * i for o, i in shapes], dim=1)
         return (part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=True))
 
