@@ -124,7 +124,6 @@ class Hypernetwork(EpisodeMethod):
     selection: ClassVar[Selection] = "tuned_public"
     public_phase = "hypernetwork"
     options_type = HypernetworkOptions
-    quick_options = {"width": 32}
     _options: HypernetworkOptions
 
     def __init__(self, target: Target, options: Options, *, embedding_dim: int) -> None:
