@@ -1,4 +1,4 @@
-"""DP-SGD that chooses its learning rate: its candidates, its score, and how both releases of a trial share the noise."""
+"""DP-SGD that chooses its learning rate: its candidates, its score, and how a trial's two releases share the noise."""
 
 import dataclasses
 import math
@@ -20,7 +20,7 @@ BUDGET = Budget(epsilon=2.0, delta=1e-5, relation=Relation.ADD_OR_REMOVE_ONE)
 @pytest.mark.parametrize("rates", ["", "6,", "6, fast", "0, 6", "-1", "inf", "nan"])
 def test_learning_rates_that_are_none_are_refused(rates: str) -> None:
     assert DPSGDTunedOptions(learning_rates=" 6,18 ").candidates() == [6.0, 18.0]
-    with pytest.raises(UserError, match="learning_rates = .* expected numbers above 0"):
+    with pytest.raises(UserError, match=r"learning_rates = .* expected numbers above 0"):
         METHODS["dp_sgd_tuned"].options_type.parse("dp_sgd_tuned", {"learning_rates": rates})
 
 

@@ -26,7 +26,7 @@ def test_fit_is_adam_on_the_weighted_loss_and_lowers_it(greys: Any) -> None:
         with torch.no_grad():
             return float(greys.target.per_example_loss(theta, bright, seeded(9), stratified=True).mean())
 
-    options = FitOptions(fit_steps=40, fit_batch_size=16, fit_learning_rate=0.02)
+    options = FitOptions(fit_steps=15, fit_batch_size=16, fit_learning_rate=0.02)
     weights = torch.cat([torch.zeros(80), torch.ones(16)])
     fitted = fit(greys.target, greys.target.initial(), greys.public.records, options, seeded(), weights=weights)
     elsewhere = fit(

@@ -85,7 +85,7 @@ def test_mean_embedding_draws_the_weights_to_the_task_of_the_records(door: Any, 
 def test_fit_by_samples_lowers_the_mmd(greys: Any) -> None:
     embedding = FourierFeatures(greys.public.records, 50, 1.0, seeded())
     mean = embedding(greys.images(0.8, 64)).mean(0)
-    options = MatchingOptions(fit_steps=40, fit_batch_size=32, fit_learning_rate=0.05, sampler_steps=2)
+    options = MatchingOptions(fit_steps=20, fit_batch_size=32, fit_learning_rate=0.05, sampler_steps=2)
     fitted = fit_samples(greys.target, embedding.differentiable, mean, options, seeded())
 
     def exact(theta: Tensor) -> float:
