@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dphyper.audits import guards
 from dphyper.methods.dp_merf import FourierFeatures
-from dphyper.methods.fitting import FitOptions, PublicFeatures, fit, nearest_votes
+from dphyper.methods.fitting import FitOptions, PublicFeatures, fit, vote_for_nearest
 from dphyper.privacy.budget import Budget, Relation
 
 FREE = Budget(epsilon=math.inf, delta=1e-5, relation=Relation.ADD_OR_REMOVE_ONE)
@@ -70,10 +70,12 @@ def test_differentiable_features_are_the_same_with_a_gradient(greys: Any) -> Non
 def test_votes_are_for_the_nearest_and_have_norm_one() -> None:
     rng = np.random.default_rng(2)
     x, candidates = rng.normal(size=(11, 4)), rng.normal(size=(9, 4))
-    votes = nearest_votes(torch.from_numpy(x), torch.from_numpy(candidates), 3).numpy()
+    votes = vote_for_nearest(torch.from_numpy(x), torch.from_numpy(candidates), 3).numpy()
     order = np.argsort(((x[:, None] - candidates[None]) ** 2).sum(-1), axis=1)[:, :3]
     expected = np.zeros((11, 9))
     np.put_along_axis(expected, order, 1 / math.sqrt(3), axis=1)
     np.testing.assert_allclose(votes, expected)
     np.testing.assert_allclose(np.linalg.norm(votes, axis=1), 1)
-    assert not np.allclose(nearest_votes(torch.from_numpy(x), torch.from_numpy(candidates[::-1].copy()), 3), expected)
+    assert not np.allclose(
+        vote_for_nearest(torch.from_numpy(x), torch.from_numpy(candidates[::-1].copy()), 3), expected
+    )

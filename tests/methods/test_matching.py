@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dphyper.core.errors import UserError
 from dphyper.methods.dp_merf import FourierFeatures
-from dphyper.methods.matching import MatchingOptions, fit_samples, squared_mmd, tilted_weights
+from dphyper.methods.matching import MatchingOptions, exponential_tilt, fit_samples, squared_mmd
 from dphyper.privacy.budget import Budget, Relation
 
 FREE = Budget(epsilon=math.inf, delta=1e-5, relation=Relation.ADD_OR_REMOVE_ONE)
@@ -51,7 +51,7 @@ def test_tilt_solves_its_optimality_conditions_and_lowers_the_mmd() -> None:
     rng = np.random.default_rng(1)
     phi = rng.normal(size=(200, 5))
     mean, ridge = phi[:40].mean(0) + 0.2, np.full(5, 0.05)
-    weights = tilted_weights(phi, mean, ridge)
+    weights = exponential_tilt(phi, mean, ridge)
     nu = (mean - weights @ phi) / ridge
     expected = np.exp(phi @ nu)
     np.testing.assert_allclose(weights, expected / expected.sum(), rtol=1e-3)
@@ -60,10 +60,10 @@ def test_tilt_solves_its_optimality_conditions_and_lowers_the_mmd() -> None:
         return float(((w @ phi - mean) ** 2).sum())
 
     equal = np.full(200, 1 / 200)
-    loose = tilted_weights(phi, mean, np.full(5, 1e3))
+    loose = exponential_tilt(phi, mean, np.full(5, 1e3))
     assert exact(weights) < 0.1 * exact(equal)
     np.testing.assert_allclose(loose, equal, rtol=0.01)  # all is noise: the public images as they are
-    tight = tilted_weights(phi, mean, np.full(5, 1e-6))
+    tight = exponential_tilt(phi, mean, np.full(5, 1e-6))
     assert exact(tight) < 1e-4 * exact(weights)
 
 
@@ -74,7 +74,7 @@ def test_mean_embedding_draws_the_weights_to_the_task_of_the_records(door: Any, 
         for task in (0, 5):
             mean, _, _ = method.release(door(greys.images(greys.levels[task], 32, seed=20)), embedding, FREE)
             ridge = np.full(len(mean), 1e-3)
-            weights = tilted_weights(embedding.features_NF.double().numpy(), mean.numpy(), ridge)
+            weights = exponential_tilt(embedding.features_NF.double().numpy(), mean.numpy(), ridge)
             # Which task an image of the embedding's own order belongs to.
             level = embedding.records.flatten(1).mean(1)
             near = (level - greys.levels[task]).abs() < 0.18
