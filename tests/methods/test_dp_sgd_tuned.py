@@ -38,6 +38,13 @@ def test_trials_spend_the_budget_and_the_score_has_its_share() -> None:
     assert epsilon_of([halved.event()], 1e-5, BUDGET.relation) == pytest.approx(1.0, rel=1e-4)
 
 
+def test_number_of_trials_that_the_docs_name_is_that_of_the_defaults() -> None:
+    (trials,) = DPSGDTuned.mechanisms(BUDGET, DPSGDTunedOptions())
+    assert f" {trials.most_trials} trials by default" in DPSGDTuned.about.passes
+    (more,) = DPSGDTuned.mechanisms(BUDGET, DPSGDTunedOptions(mean_trials=6.0))
+    assert f" {more.most_trials} trials by default" not in DPSGDTuned.about.passes
+
+
 def test_a_vote_is_the_clipped_improvement_and_worst_where_the_loss_is_no_number() -> None:
     method = DPSGDTuned(LinearRegression(1), DPSGDTunedOptions(score_clip=0.5, score_draws=2), embedding_dim=0)
     records = torch.tensor([[1.0, 2.0], [1.0, -1.0], [0.0, 1.0]])  # losses 2, 0.5 and 0.5 at θ = 0

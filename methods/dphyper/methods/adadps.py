@@ -22,11 +22,12 @@ from dphyper.methods.descent import Guide, GuidedDescent, GuidedOptions
 
 @dataclass(frozen=True, kw_only=True)
 class AdaDPSOptions(GuidedOptions):
-    """Hyper-parameters of `AdaDPS`; clip norm and learning rate are those of scaled gradients.
+    """Hyper-parameters of `AdaDPS`; the learning rate is one for scaled gradients.
 
     Attributes:
         decay: Decay of the running second moment v, at least 0 and below 1.
         damping: ε₀, added to √v, above 0. Where it is far above √v the method is DP-SGD.
+        l2_clip_norm: C, bound on a record's scaled gradient.
     """
 
     decay: float = 0.9

@@ -37,7 +37,7 @@ class DPFETAOptions(WarmStartOptions):
         query_prob: Probability of each record to enter a central image.
         image_clip_norm: Bound on the norm of a record's image less the public mean image.
         warm_up: ``weights`` to train on weighted public images, ``images`` to train on the central images.
-        ridge: For ``weights``, as in `MatchingOptions`.
+        ridge: For ``weights``, as in `dp_mepf`.
         public_images: For ``weights``, public images that are weighted, at most.
         vary_strength: For ``images``, strength of the variations of a central image that are trained on; 0 for the
             image itself.
@@ -69,10 +69,10 @@ class DPFETA(WarmStart):
     order = 240
     about = About(
         source="DP-FETA, Gong et al. 2025 (arXiv:2504.01521).",
-        public_data="The public mean image is taken off each record. The LoRA is warmed up on public images, weighted "
-        "so that their mean is the central one, or (`warm_up: images`) on the base model's variations of that.",
+        public_data="The public mean image is subtracted from each record. The LoRA is warmed up on public images, "
+        "weighted so that their mean is the central image, or (`warm_up: images`) on the base model's variations of it.",
         private_release="`queries` sums of clipped images, which take `query_share` of 1/σ²; then DP-SGD.",
-        passes="`queries` looks at the pixels, then q T K gradients.",
+        passes="The pixels `queries` times, then q T K gradients.",
         departures="No class labels. Repaired: divided by the expected and not by the realised number of records. The "
         "central image weighs public images, since a LoRA fitted to a blurred image learns blur.",
     )

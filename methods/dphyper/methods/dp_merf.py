@@ -64,7 +64,7 @@ class FourierFeatures:
 
 
 class DPMERF(Matching):
-    """The mean of random Fourier features of the pixels, released once."""
+    """The mean of random Fourier features of the pixels, released once, and a LoRA fitted to it."""
 
     label = "DP-MERF"
     colour = "#CC6677"
@@ -76,7 +76,7 @@ class DPMERF(Matching):
         "weighted as in `dp_mepf`.",
         private_release="The mean of random Fourier features of the pixels, of norm 1, once, with the count under "
         "add-or-remove-one.",
-        passes="One look at the pixels.",
+        passes="The pixels once, no forward pass.",
         departures="No labels. The fit is that of `dp_mepf`. The sensitivity is that of the relation, where the "
         "published code has 2/n only.",
     )

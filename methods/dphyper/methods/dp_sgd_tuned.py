@@ -91,8 +91,8 @@ class DPSGDTuned(Method):
         public_data="None.",
         private_release="In each of a random, secret number of trials the gradients of `dp_sgd`, and a score: the sum "
         "of the records' relative improvements over the public model, each clipped to 1.",
-        passes="In each trial q T K gradients and 2 `score_draws` forward passes; 31 trials by default.",
-        departures="The score and its share of the budget are ours, the paper leaves them open.",
+        passes="In each trial q T K gradients and 2 `score_draws` forward passes; 32 trials by default.",
+        departures="The score and its share of the budget are ours; the paper leaves them open.",
     )
     selection: ClassVar[Selection] = "tuned_private"
     uses = frozenset({"task", "n", "epsilon", "seed"})

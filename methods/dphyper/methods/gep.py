@@ -35,6 +35,7 @@ class BiasedGEPOptions(PublicSpaceOptions):
 
     Attributes:
         embedding_clip_norm: C0, bound on a record's coordinates in the public space.
+        l2_clip_norm: Norm of a record's row in units of C0 and C1; fixed, set the other clip norms instead.
     """
 
     basis_size: int = 64

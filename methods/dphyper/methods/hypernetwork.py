@@ -58,12 +58,12 @@ class HypernetworkOptions(EpisodeOptions):
         prior_fraction: Share of the tasks in a step whose embedding has infinite noise.
         clean_fraction: Share of the tasks in a step whose embedding has no noise.
         count_weight: c/C, weight of the count that is released with the sum under add-or-remove-one.
-        doubt: Tail probability that sets the trust radius: that of a Gaussian public task to lie outside. A release
-            outside it falls back to the prior. 0 for no such radius. Also the probability that noise alone passes
-            for novel records.
-        novelty: How far a record must lie from the plane of public records to count as novel, in root mean squares of
-            the distances of public records. Where most private records are novel, the output is the prior. Infinite
-            for never.
+        doubt: Tail probability that sets the trust radius: that of a Gaussian public task to lie outside it. A release
+            outside falls back to the prior; 0 for an infinite radius. It is also the probability that noise alone
+            passes for novel records.
+        novelty: Distance from the plane of public records beyond which a record counts as novel, in root mean squares
+            of the distances of public records; infinite for never. Where most private records are novel, the output is
+            the prior.
     """
 
     train_steps: int = 3000

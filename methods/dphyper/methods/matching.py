@@ -44,7 +44,7 @@ class MatchingOptions(FitOptions):
     """How a released mean embedding becomes a LoRA.
 
     Attributes:
-        fitting: ``weights`` or ``samples``, see the head of `dphyper.methods.matching`.
+        fitting: ``weights`` to fit the LoRA to weighted public images, ``samples`` to fit its samples to the mean.
         ridge: Ridge on ν over the variance of a coordinate of the released mean, by noise and sampling; above 0.
         public_images: Public images that are weighted, at most.
         sampler_steps: Steps of the sampler, for ``samples``.

@@ -27,11 +27,12 @@ from dphyper.methods.public_space import PublicSpaceGuide, PublicSpaceOptions
 
 @dataclass(frozen=True, kw_only=True)
 class PAZOOptions(PublicSpaceOptions):
-    """Hyper-parameters of `PAZO`; `l2_clip_norm` bounds a record's q differences together.
+    """Hyper-parameters of `PAZO`.
 
     Attributes:
         probes: q, directions probed in a step; at least 1 and at most k. A record costs 2 q K forward passes.
         smoothing: λ, distance of the two losses from the present parameters along a probe, above 0.
+        l2_clip_norm: C, bound on the norm of a record's q differences together.
     """
 
     learning_rate: float = 104.0

@@ -31,15 +31,16 @@ from dphyper.methods.public_space import finite_rows
 
 @dataclass(frozen=True, kw_only=True)
 class PESGDOptions(RateOptions):
-    """Hyper-parameters of `PESGD`; a record's coefficients have norm 1, which is `l2_clip_norm`.
+    """Hyper-parameters of `PESGD`.
 
     Attributes:
-        synthetic_images: N, at least 2.
+        synthetic_images: N, synthetic images, at least 2.
         synthetic_draws: Draws of time and noise over which the gradient of each image is averaged, at least 1.
         ridge: η over the mean squared norm of these gradients, above 0.
         evolve_every: Steps between two choices of images. 0 keeps the public records throughout, as a target that
             cannot vary records needs.
         variation_strength: Strength of the variations, above 0 and at most 1; see `Target.vary`.
+        l2_clip_norm: Norm of a record's coefficients; fixed.
     """
 
     learning_rate: float = 26.0

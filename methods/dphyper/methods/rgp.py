@@ -33,6 +33,7 @@ class RGPOptions(GuidedOptions):
         carrier_rank: c, columns of each carrier, at least 1; no more than the thin side of a matrix has.
         carriers: ``both``, or ``left`` for (∂L) R alone.
         public_every: Steps between two choices of carriers; each is made at the parameters of its step.
+        l2_clip_norm: C, bound on a record's gradients of all carriers together.
     """
 
     carrier_rank: int = 1

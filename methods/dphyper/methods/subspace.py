@@ -47,8 +47,8 @@ class SubspaceOptions(EpisodeOptions):
         code_decay: Weight decay of the codes; it keeps those of rarely drawn tasks small.
         probe_tasks: Public tasks whose records' gradients are taken once the subspace is known.
         probe_records: Records of each of these, at least 2.
-        probe_multiplicity: Draws of time and noise over which a record's gradient is averaged there and in
-            `SubspaceOneShot`.
+        probe_multiplicity: Draws of time and noise over which a record's gradient is averaged, there and by
+            `subspace_one_shot`.
         unit_quantile: Quantile of the norms of these gradients that is the unit of clip norms, from 0 to 1.
     """
 
