@@ -70,7 +70,8 @@ class DPFETA(WarmStart):
     about = About(
         source="DP-FETA, Gong et al. 2025 (arXiv:2504.01521).",
         public_data="The public mean image is subtracted from each record. The LoRA is warmed up on public images, "
-        "weighted so that their mean is the central image, or (`warm_up: images`) on the base model's variations of it.",
+        "weighted so that their mean is the central image, or (`warm_up: images`) on the base model's variations of "
+        "the central image.",
         private_release="`queries` sums of clipped images, which take `query_share` of 1/σ²; then DP-SGD.",
         passes="The pixels `queries` times, then q T K gradients.",
         departures="No class labels. Repaired: divided by the expected and not by the realised number of records. The "

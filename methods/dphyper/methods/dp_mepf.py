@@ -91,8 +91,8 @@ class DPMEPF(Matching):
         source="DP-MEPF, Harder et al. 2023 (TMLR, arXiv:2205.12900).",
         public_data="Records' features are standardised by `public_images` public records, which are then weighted so "
         "that their mean features match the released ones; the LoRA is fitted to them.",
-        private_release="The mean of features of norm 1, once, and with `moments` = 2 the mean of their squares, clipped "
-        "to norm 1; under add-or-remove-one each with the count.",
+        private_release="The mean of features of norm 1, once, and with `moments` = 2 the mean of their squares, "
+        "clipped to norm 1; under add-or-remove-one each with the count.",
         passes="`moments` forward passes, no gradient.",
         departures="Features are those of the base U-Net, not of a classifier. Public records are weighted, which "
         "works at n in the hundreds; `fitting: samples` minimises the MMD through a sampler, as the paper does with a "
