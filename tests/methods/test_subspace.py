@@ -1,6 +1,5 @@
-"""Controls inside a public subspace, and the ceiling of all weights, against references that share no code."""
+"""The controls inside a public subspace, against references that share no code."""
 
-import copy
 import dataclasses
 import logging
 import math
@@ -12,6 +11,7 @@ import lightning
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dphyper.audits import guards
@@ -19,22 +19,11 @@ from dphyper.bench.tasks import Collection, Task
 from dphyper.core.errors import UserError
 from dphyper.methods.descent import RateOptions
 from dphyper.methods.dp_sgd import DPSGD
-from dphyper.methods.nonprivate_full import NonprivateFull, NonprivateFullOptions
-from dphyper.methods.subspace import (
-    LinearDecoder,
-    SubspaceDPSGD,
-    SubspaceDPSGDOptions,
-    SubspaceOneShot,
-    SubspaceOneShotOptions,
-)
+from dphyper.methods.subspace import SubspaceDPSGD, SubspaceDPSGDOptions, SubspaceOneShot, SubspaceOneShotOptions
 from dphyper.privacy.budget import Budget, Relation
-from dphyper.privacy.ledger import Ledger
-from dphyper.privacy.noise import NoiseSource
-from dphyper.privacy.private_data import PrivateData
 from dphyper.studies.theory.regression import LinearRegression
-from dphyper.targets.all_weights import AllWeights
-from dphyper.targets.diffusion import corrupt, new_scheduler, new_unet
-from dphyper.targets.lora import LoRADiffusion
+from dphyper.targets.diffusion import to_unit
+from dphyper.targets.target import Target
 
 FREE = Budget(epsilon=math.inf, delta=1e-5, relation=Relation.ZERO_OUT)
 TIGHT = Budget(epsilon=1.0, delta=1e-5, relation=Relation.ZERO_OUT)
@@ -51,13 +40,16 @@ PHASE: dict[str, Any] = {
 }
 
 
-class Quadratic:
+class Quadratic(Target):
     """Loss ½ ‖θ − x‖² of records that are pixels: the best θ of a task is the mean of its records."""
 
     num_parameters = num_features = P
 
     def initial(self) -> Tensor:
         return torch.zeros(P)
+
+    def encode(self, records: NDArray[Any]) -> Tensor:
+        return to_unit(records)
 
     def per_example_loss(
         self, theta: Tensor, x: Tensor, rng: torch.Generator | None, *, stratified: bool = False
@@ -68,9 +60,6 @@ class Quadratic:
         return theta - x.flatten(1)
 
     def sample(self, theta: Tensor, num: int, rng: torch.Generator) -> NoReturn:
-        raise NotImplementedError
-
-    def vary(self, theta: Tensor, x: Tensor, strength: float, rng: torch.Generator) -> NoReturn:
         raise NotImplementedError
 
     def features(self, x: Tensor) -> Tensor:
@@ -131,10 +120,6 @@ def trained() -> SubspaceOneShot:
     return method.eval()
 
 
-def door(records: Tensor, budget: Budget = FREE, seed: int = 0) -> PrivateData:
-    return PrivateData(records, n=len(records), ledger=Ledger(budget), noise=NoiseSource.reproducible(seed))
-
-
 def private_records(seed: int = 1, size: int = 400) -> Tensor:
     """Of a task that no public one is."""
     rng = np.random.default_rng(seed)
@@ -191,7 +176,7 @@ def test_standardising_moves_no_task() -> None:
 
 
 @pytest.mark.parametrize("budget", [FREE, TIGHT], ids=["noiseless", "private"])
-def test_dp_sgd_in_the_whole_space_is_dp_sgd(budget: Budget) -> None:
+def test_dp_sgd_in_the_whole_space_is_dp_sgd(budget: Budget, door: Any) -> None:
     options: dict[str, Any] = {"steps": 5, "learning_rate": 0.2, "l2_clip_norm": 1.0, "sampling_prob": 0.5}
     target = LinearRegression(4)
     records = torch.randn(60, 5, generator=torch.Generator().manual_seed(0))
@@ -206,12 +191,12 @@ def test_dp_sgd_in_the_whole_space_is_dp_sgd(budget: Budget) -> None:
     assert not torch.allclose(inside.adapt(door(records, budget), budget, torch.Generator()).theta, wanted, rtol=0.05)
 
 
-def test_dp_sgd_stays_in_the_subspace_and_finds_its_best_point() -> None:
+def test_dp_sgd_stays_in_the_subspace_and_finds_its_best_point(door: Any) -> None:
     options = SubspaceDPSGDOptions(**PHASE, l2_clip_norm=100.0, learning_rate=0.3, steps=100, optimizer="adam")
     method = SubspaceDPSGD(Quadratic(), options, embedding_dim=K)
     method.load_state_dict(trained().state_dict())
     records = private_records()
-    theta = method.adapt(door(records), FREE, torch.Generator()).theta
+    theta = method.adapt(door(records, FREE), FREE, torch.Generator()).theta
     np.testing.assert_allclose(theta.numpy(), least_squares(records), atol=0.01)
     assert np.abs(theta.numpy() - least_squares(private_records(seed=2))).max() > 0.05
     noisy = method.adapt(door(records, TIGHT), TIGHT, torch.Generator()).theta - method.mean_P.detach()
@@ -219,9 +204,9 @@ def test_dp_sgd_stays_in_the_subspace_and_finds_its_best_point() -> None:
     torch.testing.assert_close(basis @ (basis.T @ noisy), noisy, atol=1e-4, rtol=1e-3)
 
 
-def test_one_shot_without_noise_is_least_squares() -> None:
+def test_one_shot_without_noise_is_least_squares(door: Any) -> None:
     method, records = trained(), private_records()
-    theta = method.adapt(door(records), FREE, torch.Generator()).theta.numpy()
+    theta = method.adapt(door(records, FREE), FREE, torch.Generator()).theta.numpy()
     wanted, b = least_squares(records), method.mean_P.detach().numpy()
     assert np.linalg.norm(theta - wanted) < 0.05 * np.linalg.norm(wanted - b)
     other = least_squares(private_records(seed=2))
@@ -233,20 +218,6 @@ def test_one_shot_at_infinite_noise_is_the_public_mean() -> None:
     at_infinity = method.parameters_at(method.decoder(far_k, math.inf, 100.0))
     assert torch.equal(at_infinity, method.mean_P.detach())
     assert not torch.allclose(method.parameters_at(method.decoder(far_k, 0.1, 100.0)), at_infinity, atol=0.01)
-
-
-def test_decoder_is_the_posterior_mean() -> None:
-    """Tasks and records from a known Gaussian model, against the textbook formula with its true moments."""
-    rng = np.random.default_rng(0)
-    mix, shift = rng.normal(size=(3, 3)), rng.normal(size=3)
-    a_Tk = rng.normal(size=(20_000, 3))
-    codes = (a_Tk @ mix.T + shift)[:, None] + 0.7 * rng.normal(size=(20_000, 4, 3))
-    decoder = LinearDecoder(3)
-    decoder.fit(torch.from_numpy(codes).float(), torch.from_numpy(a_Tk).float())
-    z, noise, n = shift + np.array([0.5, -1.0, 0.3]), 0.3, 20
-    wanted = mix.T @ np.linalg.solve(mix @ mix.T + (noise**2 + 0.49 / n) * np.eye(3), z - shift)
-    np.testing.assert_allclose(decoder(torch.from_numpy(z).float(), noise, n).numpy(), wanted, atol=0.05)
-    assert np.abs(np.linalg.solve(mix, z - shift) - wanted).max() > 0.1
 
 
 def test_codes_are_record_wise() -> None:
@@ -261,85 +232,3 @@ def test_codes_are_record_wise() -> None:
 def test_a_subspace_needs_some_dimensions_but_not_more_than_there_are(k: int) -> None:
     with pytest.raises(UserError, match=f"embedding_dim = {k}"):
         SubspaceOneShot(Quadratic(), SubspaceOneShotOptions(), embedding_dim=k)
-
-
-@cache
-def diffusion() -> LoRADiffusion:
-    torch.manual_seed(0)
-    unet = new_unet(image_size=8, channels=1, block_out_channels=(16, 32), layers_per_block=1)
-    return LoRADiffusion(unet, new_scheduler(), rank=2, sampling_steps=2, seed=0)
-
-
-def images(n: int = 6) -> Tensor:
-    return torch.rand((n, 1, 8, 8), generator=torch.Generator().manual_seed(3)) * 2 - 1
-
-
-def moved(theta: Tensor) -> torch.nn.Module:
-    """A copy of the U-Net, written over in place."""
-    unet = copy.deepcopy(diffusion().unet)
-    start = 0
-    with torch.no_grad():
-        for name, weight in unet.named_parameters():
-            if "lora_" not in name:
-                weight.add_(theta[start : start + weight.numel()].view_as(weight))
-                start += weight.numel()
-    assert start == len(theta)
-    return unet
-
-
-def test_full_target_has_all_weights_and_leaves_no_trace() -> None:
-    lora, full = diffusion(), AllWeights(diffusion())
-    plain = new_unet(image_size=8, channels=1, block_out_channels=(16, 32), layers_per_block=1)
-    assert full.num_parameters == sum(weight.numel() for weight in plain.parameters())
-    theta = 0.02 * torch.randn(full.num_parameters, generator=torch.Generator().manual_seed(0))
-    before = lora.sample(lora.initial(), 4, torch.Generator().manual_seed(1))
-    changed = full.sample(theta, 4, torch.Generator().manual_seed(1))
-    np.testing.assert_array_equal(full.sample(full.initial(), 4, torch.Generator().manual_seed(1)), before)
-    np.testing.assert_array_equal(lora.sample(lora.initial(), 4, torch.Generator().manual_seed(1)), before)
-    assert (changed != before).mean() > 0.1
-    varied = full.vary(theta, images(), 0.5, torch.Generator().manual_seed(1))
-    assert not torch.allclose(varied, lora.vary(lora.initial(), images(), 0.5, torch.Generator().manual_seed(1)))
-
-
-def test_full_loss_is_that_of_a_moved_network() -> None:
-    full, x = AllWeights(diffusion()), images()
-    theta = 0.02 * torch.randn(full.num_parameters, generator=torch.Generator().manual_seed(0))
-    noisy, t, wanted = corrupt(diffusion().scheduler, x, torch.Generator().manual_seed(2), stratified=False)
-    with torch.no_grad():
-        reference = (moved(theta)(noisy, t, return_dict=False)[0] - wanted).square().flatten(1).mean(1)
-        found = full.per_example_loss(theta, x, torch.Generator().manual_seed(2))
-        torch.testing.assert_close(found, reference)
-        assert not torch.allclose(full.per_example_loss(full.initial(), x, torch.Generator().manual_seed(2)), reference)
-    with pytest.raises(UserError, match="one for all examples"):
-        full.per_example_loss(theta.expand(6, -1), x, None)
-
-
-def test_nonprivate_full_is_plain_descent_on_all_weights() -> None:
-    x, steps = images(), 3
-    options = NonprivateFullOptions(
-        steps=steps, sampling_prob=1.0, average_last=0.0, learning_rate=0.05, optimizer="sgd", multiplicity=2
-    )
-    method = NonprivateFull(diffusion(), options, embedding_dim=0)
-    theta = method.adapt(door(x), FREE, torch.Generator().manual_seed(5)).theta
-
-    unet = moved(torch.zeros(len(theta)))
-    weights = [weight.requires_grad_("lora_" not in name) for name, weight in unet.named_parameters()]
-    weights = [weight for weight in weights if weight.requires_grad]
-    first = torch.cat([weight.detach().flatten() for weight in weights])
-    optimizer = torch.optim.SGD(weights, lr=0.05, momentum=0.9)
-    decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, total_iters=steps)
-    noise = NoiseSource.reproducible(0)
-    for _ in range(steps):
-        noise.uniform(len(x))  # who takes part
-        rng = noise.generator()
-        optimizer.zero_grad()
-        for record in x:
-            pair = record.expand(2, *record.shape)
-            noisy, t, wanted = corrupt(diffusion().scheduler, pair, rng, stratified=False)
-            ((unet(noisy, t, return_dict=False)[0] - wanted).square().mean() / len(x)).backward()
-        optimizer.step()
-        decay.step()
-    reference = torch.cat([weight.detach().flatten() for weight in weights]) - first
-    torch.testing.assert_close(theta, reference, rtol=1e-3, atol=1e-6)
-    assert not torch.allclose(theta, 0.9 * reference, rtol=1e-3, atol=1e-6)
-    assert float(reference.abs().max()) > 1e-3

@@ -1,18 +1,21 @@
 """Cuts one pool of images, sorted into families, into a collection of public, tuning and private tasks.
 
-Guarantees: a private image is never dropped for a public copy. An image that equals or nearly equals one of a more
-closed split leaves its own, also as a cluster member and as a reference: public before tuning before private. Only
-public images enter the clustering. Two loads on one machine give equal tasks.
+The order from open to closed is public, tuning, private. Guarantees: no image of a more closed split has a copy in a
+more open one, as far as `nearly_equal` finds copies. The copy leaves the more open split, also as a member of a cluster
+and as a reference; a private image is never dropped for a public copy. Only public images enter the clustering. Two
+loads on one machine give equal tasks.
 
-What is public therefore depends on private images, by which public images leave. That is no part of the differential
-privacy guarantee: whoever knows the public pool from elsewhere may learn from the public set, or from what was trained
-on it, that a private image has a copy there. It is done because the other way is worse: a model trained on the copy
-voids the guarantee for that record. Which images leave depends on the whole of every family held out, the reference
-included, and never on the seed that draws private records. The lines that count them, `Collection.passed_over`, tell
-of private records and stay at home.
+What is public therefore depends on private images, through the public images that leave. The differential privacy
+guarantee does not cover this: an attacker who knows the public pool from elsewhere may learn from the public set, or
+from what was trained on it, that a private image has a copy there. The alternative is worse, because a model trained
+on the copy voids the guarantee for that record. Which images leave depends on the whole of every family held out, the
+reference included, and never on the seed that draws private records. `Collection.passed_over` counts them, and so
+tells of private records: do not publish it.
 
-Not guaranteed: copies that `nearly_equal` does not find; and clusters may differ in a few images between machines whose
+Not guaranteed: copies that `nearly_equal` does not find. Clusters may differ in a few images between machines whose
 linear algebra rounds differently.
+
+Shapes: N images of the pool, P public images, H W C height, width, channels.
 """
 
 from collections import Counter
@@ -28,9 +31,9 @@ from dphyper.bench.tasks import Collection, Split, Task
 from dphyper.core.errors import UserError, unknown_name
 from dphyper.core.specs import DataSpec
 from dphyper.datasets._duplicates import first_of_equals, nearly_equal
-from dphyper.datasets._families import counted, family_name, merged
+from dphyper.datasets._families import count_noun, family_name, merge_by_name
 
-# From open to closed: a row takes the most closed split of its families; of equal images the most closed stays.
+# From open to closed. An image takes the most closed split of its families; of equal images the most closed one stays.
 SPLITS: tuple[Split, ...] = ("public", "tuning", "private")
 PUBLIC, TUNING, PRIVATE = range(3)
 
@@ -40,16 +43,16 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Pool:
-    """All images and what becomes of each.
+    """All images, and what becomes of each.
 
     Attributes:
         images: (N, H, W, C).
         families: Rows of each family.
         chosen: Families of each split.
         test: (N,) marks images of the source's test split.
-        split: (N,) the most closed split of an image's families.
-        shared: (N,) marks images that several families of their split claim, where it is held out.
-        original: (N,) the row of which an image is a copy, for which it leaves; -1 where there is none.
+        split: (N,) the most closed split of each image's families.
+        shared: (N,) marks images of a tuning or private split that several families of this split claim.
+        original: (N,) the row of the image of which each one is a copy, for which it leaves; -1 for one that stays.
     """
 
     images: NDArray[np.uint8]
@@ -67,8 +70,8 @@ class _Pool:
 
     def stays(self, split: int, *, test: bool) -> Mask:
         """(N,) marks the images of one split that stay in it."""
-        stays: Mask = (self.split == split) & (self.original < 0) & ~self.shared & (self.test == test)
-        return stays
+        marks: Mask = (self.split == split) & (self.original < 0) & ~self.shared & (self.test == test)
+        return marks
 
 
 def cut(
@@ -88,31 +91,32 @@ def cut(
 ) -> Collection:
     """Cut a pool into public families and clusters, tuning families and private families.
 
-    An image of several families takes the most closed split among them (private before tuning before public);
-    where two families of that split claim it, it belongs to neither, so that no two of them overlap. Images of
-    no family are public and enter the clusters. Then copies leave the more open split.
+    An image of several families takes the most closed split among them. Where two tuning families, or two private
+    ones, claim it, it belongs to neither, so that no two of them overlap. Images of no family are public and enter the
+    clusters. Then copies leave the more open split.
 
     Args:
-        name: Name of the collection, for reports.
+        name: The collection's name, for reports.
         images: (N, H, W, C) the pool.
         families: Rows of each family; families may overlap.
-        spec: The cut; its ``private`` and ``tuning`` win over the arguments of that name, its ``development`` and
-            ``show_reference`` add to them.
-        private: The source's own choice of private families, as far as they are there; none for the last two.
-        tuning: Likewise of tuning families; none for the last one that is not private.
-        far: Families whose way to the public ones is called "far".
-        development: Families that prompted a decision of the design, as far as they are there.
-        test: (N,) marks images of the source's test split: references of tuning and private families, never
+        spec: The user's choices. ``private`` and ``tuning`` replace the arguments of that name; ``development`` and
+            ``show_reference`` are added to them.
+        private: The source's own choice of private families, as far as they are in ``families``; if none is, the last
+            two.
+        tuning: The same for tuning families; if none is, the last one that is not private.
+        far: Families whose distance from the public ones is called "far".
+        development: Families on which a decision of the design was based, as far as they are in ``families``.
+        test: (N,) marks images of the source's test split. They are references of tuning and private families, never
             private records and never public.
         licence: Licence and source, one line.
         show_reference: Whether the source says that its images may be shown.
-        passed_over: What the source itself has left out, one line each.
+        passed_over: What the source itself has left out, one line for each kind.
 
     Raises:
         UserError: An unknown family, too few families, a tuning or private family that is too small, or no
             public task at all.
     """
-    families = merged(families.items())
+    families = merge_by_name(families.items())
     pool = _pool(images, families, _choose(name, families, spec, private, tuning), test)
     tasks = [
         *_public_tasks(pool, spec),
@@ -142,7 +146,7 @@ def cut(
 def _choose(
     name: str, families: Mapping[str, Rows], spec: DataSpec, private: Sequence[str], tuning: Sequence[str]
 ) -> dict[int, tuple[str, ...]]:
-    """Families of each split: for the private and the tuning ones the user's, else the source's, else the last ones.
+    """Families of each split. The user's choice comes first, then the source's, then the last families.
 
     Raises:
         UserError: An unknown family, or none left to be public.
@@ -168,7 +172,7 @@ def _choose(
 def _pool(
     images: NDArray[np.uint8], families: Mapping[str, Rows], chosen: Mapping[int, Sequence[str]], test: Mask | None
 ) -> _Pool:
-    """Sort the images into splits, and find those that must leave theirs."""
+    """Sort the images into splits, and find those that must leave their split."""
     test = np.zeros(len(images), np.bool_) if test is None else test
     split = np.full(len(images), PUBLIC)
     claims = np.zeros((len(SPLITS), len(images)), np.int64)
@@ -190,10 +194,10 @@ def _pool(
 def _originals(images: NDArray[np.uint8], split: Rows, test: Mask) -> Rows:
     """For each image that leaves, the row that it equals or nearly equals; -1 for an image that stays.
 
-    Of equal images the first of the most closed split stays, train before test. An image near one of a more closed
-    split leaves, whether or not that one stays: what is public depends on all that is held out.
+    Of equal images the first of the most closed split stays, training images before test images. An image near one of a
+    more closed split leaves whether or not that one stays, so that what is public depends on all that is held out.
     """
-    unused = (split == PUBLIC) & test  # so it may push out nothing
+    unused = (split == PUBLIC) & test  # in no task, so nothing leaves for it
     order = np.lexsort((test, -split))
     first = first_of_equals(images, order[~unused[order]])
     repeated = first != np.arange(len(images))
@@ -208,7 +212,7 @@ def _originals(images: NDArray[np.uint8], split: Rows, test: Mask) -> Rows:
 
 
 def _public_tasks(pool: _Pool, spec: DataSpec) -> Iterator[Task]:
-    """Families and clusters of public images, as far as they are large enough."""
+    """The families and clusters of public images that are large enough."""
     stays = pool.stays(PUBLIC, test=False)
     for family in pool.families:
         indices = pool.rows(family, stays)
@@ -267,16 +271,16 @@ def _clusters(images: NDArray[np.uint8], sizes: Sequence[int]) -> Iterator[tuple
 
 
 def _left_out(pool: _Pool) -> Iterator[str]:
-    """What was left out, one line for each kind, and for each family held out that has copies in a more open split."""
+    """What was left out: a line for each kind, and one for each held-out family with copies in a more open split."""
     leaves = np.flatnonzero(pool.original >= 0)
     closed = pool.split[pool.original[leaves]]
     across = pool.split[leaves] != closed
     if within := int(np.count_nonzero(~across)):
-        yield counted(within, "exact duplicate")
+        yield count_noun(within, "exact duplicate")
     for split, kind in enumerate(SPLITS):
         if several := int(np.count_nonzero(pool.shared & (pool.split == split) & (pool.original < 0))):
-            yield f"{counted(several, 'image')} of more than one {kind} family, left out of each"
-    families = np.full(len(pool.images), "", object)  # of each image, the first one that is of its split
+            yield f"{count_noun(several, 'image')} of more than one {kind} family, left out of each"
+    families = np.full(len(pool.images), "", object)  # the first of an image's families that is of its split
     for split, names in pool.chosen.items():
         for family in reversed(names):
             families[pool.rows(family, pool.split == split)] = family
@@ -287,12 +291,12 @@ def _left_out(pool: _Pool) -> Iterator[str]:
         equal = sum(np.array_equal(pool.images[row], pool.images[pool.original[row]]) for row in rows)
         near = len(rows) - equal
         how = f"{equal} equal and {near} nearly equal" if equal and near else "equal" if equal else "nearly equal"
-        these = f"{counted(len(rows), 'image')} {_of_families(SPLITS[-split], families[rows].tolist())}"
+        these = f"{count_noun(len(rows), 'image')} {_of_families(SPLITS[-split], families[rows].tolist())}"
         yield f"{these}, {how} to images of the {SPLITS[-closed_split]} family '{family}'"
 
 
 def _of_families(kind: str, names: Sequence[str]) -> str:
-    """Of which families so many images are: "of the public family 'a'", or the three commonest with their numbers."""
+    """The families of some images: "of the public family 'a'", or the three commonest with their numbers."""
     common = Counter(names).most_common()
     if len(common) == 1:
         return f"of the {kind} family '{names[0]}'" if names[0] else "of no family"

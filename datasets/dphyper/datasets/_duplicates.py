@@ -1,10 +1,10 @@
 """Finds equal and nearly equal images, so that no copy of a private image stays public.
 
 Two images are nearly equal if the root mean square of their difference, over all pixels and channels of the resized
-records, is at most `NEAR`. Guarantees that every such pair is found, to float32's precision at the edge, in bounded
-memory. Not found: a copy that was mirrored, turned, cropped, recoloured, or made brighter by more than `NEAR`.
+records, is at most `NEAR`. Guarantees that every such pair is found, to float32's precision at the limit, in bounded
+memory. Not found: a copy that was mirrored, turned, cropped, recoloured, or brightened by more than `NEAR`.
 
-Shapes: P open images, Q closed images, H W C height, width, channels, S signature.
+Shapes: P open images, Q closed images, D = H·W·C pixels, H W C height, width, channels, S numbers of a signature.
 """
 
 import hashlib
@@ -12,27 +12,27 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-# In grey levels of 255. A copy that stays public costs more than a public image that leaves, so all copies tried lie
-# below it: JPEG of quality 75 to 95, WebP of 75, a resize by 1 %, a brightness of ±3; the worst at 9.5 (JPEG of 75,
-# of a colour photograph no larger than the record). Few other pictures do: of 200 photographs of CIFAR-10 the closest
-# two lie at 21, and one public image in a thousand is as near to a private family as 15 (glyphs), 14 (icons), 12
-# (chest X-rays) or, where ink is faint, 8 (Omniglot at 16×16).
+# In grey levels of 255. A copy that stays public costs more than a public image that leaves, so the limit lies above
+# every copy that was tried: JPEG of quality 75 to 95, WebP of 75, a resize by 1 %, a brightness of ±3. The farthest was
+# at 9.5 (JPEG of 75, of a colour photograph no larger than the record). Few different pictures lie below it. Of 200
+# photographs of CIFAR-10 the closest two are at 21. One public image in a thousand is as near to a private family as
+# 15 (glyphs), 14 (icons), 12 (chest X-rays) or, where ink is faint, 8 (Omniglot at 16×16).
 NEAR = 10.0
 
-SIGNATURE = 8  # blocks along each side
-_BLOCK = 2**23  # float32 numbers of the largest array, 32 MiB
-_SLACK = 1.0  # of the squared distance: ten times what float32's products err by, a hundredth of NEAR²
+SIGNATURE = 8  # blocks along each side of an image; no pair is missed at any number
+_BLOCK = 2**23  # most float32 numbers in an array, 32 MiB
+_SLACK = 1.0  # added to the squared limit: ten times the error of float32's products, a hundredth of NEAR²
 
 
 def first_of_equals(images: NDArray[np.uint8], order: NDArray[np.int64]) -> NDArray[np.int64]:
-    """For each image, the row of the first one of equal content.
+    """For each image, the row of the first image of equal content.
 
     Args:
         images: (N, H, W, C) the pool.
-        order: Rows in the order in which the first is sought; the others are left out.
+        order: Rows in the order that decides which is first. Rows that are not in it are compared with none.
 
     Returns:
-        (N,) rows; its own row for a first one and for one that is left out.
+        (N,) rows; an image that is first, or is compared with none, has its own row.
     """
     first = np.arange(len(images))
     seen: dict[bytes, int] = {}
@@ -44,10 +44,10 @@ def first_of_equals(images: NDArray[np.uint8], order: NDArray[np.int64]) -> NDAr
 def nearly_equal(
     images: NDArray[np.uint8], closed: NDArray[np.uint8], limit: float = NEAR, signature: int = SIGNATURE
 ) -> NDArray[np.int64]:
-    """For each image a closed one that it nearly equals.
+    """For each open image the closed one that it nearly equals, if there is one.
 
     Mean grey values over blocks are compared first. The root mean square of their differences, each block weighted by
-    its area, never exceeds that of the pixels (Jensen's inequality), so that no pair is missed. What is left is
+    its area, never exceeds that of the pixels (Jensen's inequality), so no pair is missed. The pairs that remain are
     compared in full.
 
     Args:
@@ -57,7 +57,7 @@ def nearly_equal(
         signature: Blocks along each side.
 
     Returns:
-        (P,) the nearest row of ``closed`` for an image within the limit, -1 for any other.
+        (P,) the row of the nearest closed image where it is within the limit, else -1.
 
     >>> black, grey, white = (np.full((1, 4, 4, 1), value, np.uint8) for value in (0, 100, 255))
     >>> nearly_equal(np.concatenate([grey + 10, grey + 11, white]), np.concatenate([black, grey, white]))
@@ -79,7 +79,7 @@ def nearly_equal(
 
 
 def _nearest(images: NDArray[np.uint8], closed: NDArray[np.uint8], columns: NDArray[np.int64]) -> NDArray[np.int64]:
-    """For each image the nearest among these columns of ``closed``, by all pixels; an index into ``columns``."""
+    """For each image an index into ``columns``, the rows of ``closed`` that are compared: the nearest by all pixels."""
     images_PD = _flat(images)
     best, nearest = np.full(len(images), np.inf), np.zeros(len(images), np.int64)
     step = max(1, _BLOCK // max(images_PD.shape))
@@ -93,14 +93,14 @@ def _nearest(images: NDArray[np.uint8], closed: NDArray[np.uint8], columns: NDAr
 
 
 def _flat(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """(P, H·W·C) pixels about the mid grey, over √(H·W·C): Euclidean distances are root mean squares."""
+    """(P, D) pixels less mid-grey, over √D, so that Euclidean distances are root mean squares."""
     pixels = images.reshape(len(images), -1).astype(np.float32) - np.float32(127.5)
     pixels /= np.float32(np.sqrt(pixels.shape[1]))
     return pixels
 
 
 def _signatures(images: NDArray[np.uint8], blocks: int) -> NDArray[np.float32]:
-    """(P, S) mean grey about the mid grey in each of ``blocks`` × ``blocks`` blocks, times the root of its share."""
+    """(P, S) mean grey less mid-grey of each of ``blocks`` × ``blocks`` blocks, times the root of its share of area."""
     _, height, width, channels = images.shape
     down, across = (np.unique(np.arange(blocks) * side // blocks) for side in (height, width))
     step = max(1, _BLOCK // max(1, height * width * channels))

@@ -1,7 +1,7 @@
 """Families as a source names them: one family for each name, however often a label repeats.
 
-Guarantees that no row is lost on the way from labels to families: a row of no family is public, so that two labels of
-one name, of which a mapping keeps the last, would make private records public.
+Guarantees that no row is lost on the way from labels to families. A row of no family would be public, and a plain
+mapping keeps only the last of two labels with one name: the private records of the other would become public.
 """
 
 import unicodedata
@@ -21,10 +21,10 @@ def family_name(label: object) -> str:
     return unicodedata.normalize("NFC", text).strip()
 
 
-def merged(named: Iterable[tuple[object, NDArray[np.integer]]]) -> dict[str, NDArray[np.int64]]:
-    """Rows of each family, sorted; those of labels that make one name are one family.
+def merge_by_name(named: Iterable[tuple[object, NDArray[np.integer]]]) -> dict[str, NDArray[np.int64]]:
+    """Rows of each family, sorted; labels whose names are equal make one family.
 
-    >>> merged([("a", np.array([0, 1])), ("b", np.array([2])), ("a ", np.array([3, 1]))])
+    >>> merge_by_name([("a", np.array([0, 1])), ("b", np.array([2])), ("a ", np.array([3, 1]))])
     {'a': array([0, 1, 3]), 'b': array([2])}
     """
     parts: dict[str, list[NDArray[np.integer]]] = {}
@@ -37,22 +37,22 @@ def by_label(labels: NDArray[np.integer], names: Iterable[object]) -> dict[str, 
     """Rows of each class, in the order of ``names``.
 
     Args:
-        labels: (N,) index into ``names`` of each image.
-        names: Name of each class.
+        labels: (N,) for each image an index into ``names``.
+        names: Name of each class; names that repeat make one family.
 
     Raises:
-        ValueError: A label without a name: its images would be of no family.
+        ValueError: A label without a name, whose images would be of no family.
     """
     names = list(names)
     if len(labels) and not 0 <= labels.min() <= labels.max() < len(names):
         raise ValueError(f"labels from {labels.min()} to {labels.max()} for {len(names)} names")
-    return merged((name, np.flatnonzero(labels == i)) for i, name in enumerate(names))
+    return merge_by_name((name, np.flatnonzero(labels == i)) for i, name in enumerate(names))
 
 
-def counted(number: int, noun: str) -> str:
-    """The number and the noun, with an s for all numbers but 1.
+def count_noun(number: int, noun: str) -> str:
+    """The number and the noun, with a plural s for all numbers but 1.
 
-    >>> counted(1, "hidden folder"), counted(2, "hidden folder")
+    >>> count_noun(1, "hidden folder"), count_noun(2, "hidden folder")
     ('1 hidden folder', '2 hidden folders')
     """
     return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,15 +1,15 @@
-"""Which files of a folder are data: not those that an operating system or a program has put there for itself.
+"""Which files of a folder are data, and which an operating system or a program has put there for itself.
 
-Guarantees that no file below a hidden folder is taken for data: such folders hold thumbnails and earlier copies of the
-images beside them, in another family than theirs.
+Guarantees that no file below a hidden folder is taken for data: such folders hold thumbnails and earlier copies of
+the images beside them, which would become another family.
 """
 
 from collections.abc import Iterable
 from pathlib import Path
 
-from dphyper.datasets._families import counted
+from dphyper.datasets._families import count_noun
 
-# Folders without a dot that macOS' archives, network storages and Windows make.
+# Folders without a leading dot that macOS archives, network storage and Windows make.
 HIDDEN = frozenset(
     {"__macosx", "@eadir", "@recycle", "#recycle", "$recycle.bin", "lost+found", "system volume information"}
 )
@@ -24,12 +24,15 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in HIDDEN
 
 
-def visible(root: Path, files: Iterable[Path]) -> tuple[list[Path], list[str]]:
-    """The files of which no part below ``root`` is hidden, sorted, and a line on those passed over, if there are any.
+def visible_files(root: Path, files: Iterable[Path]) -> tuple[list[Path], list[str]]:
+    """The files of a folder that are neither hidden nor in a hidden folder.
 
     Args:
-        root: Folder whose own name, and what lies above it, may be hidden.
+        root: The folder. Its own name, and what lies above it, may be hidden.
         files: Files below it.
+
+    Returns:
+        The visible files, sorted, and a line that counts the hidden files and folders, if there are any.
     """
     shown, folders, hidden = [], set(), 0
     for file in sorted(files):
@@ -41,5 +44,5 @@ def visible(root: Path, files: Iterable[Path]) -> tuple[list[Path], list[str]]:
             hidden += 1
         else:
             folders.add(parts[: depth + 1])
-    counts = [counted(n, f"hidden {noun}") for n, noun in ((len(folders), "folder"), (hidden, "file")) if n]
+    counts = [count_noun(n, f"hidden {noun}") for n, noun in ((len(folders), "folder"), (hidden, "file")) if n]
     return shown, [" and ".join(counts)] if counts else []

@@ -1,7 +1,7 @@
 """Brings images of any size and mode to the size and channels of a collection.
 
-Guarantees uint8 images of shape (image_size, image_size, channels): the largest centred square, resized with an
-antialiasing Lanczos filter, transparency laid on white, 16-bit grey scaled to 8 bits. Not guaranteed: colour
+Guarantees uint8 images of shape (image_size, image_size, channels). An image is cut to its largest centred square and
+resized with an antialiasing Lanczos filter; transparency is laid on white, and 16-bit grey is scaled to 8 bits. Colour
 profiles are ignored.
 """
 
@@ -22,8 +22,8 @@ def decode(source: Path | bytes, label: str, spec: DataSpec) -> NDArray[np.uint8
 
     Args:
         source: The file or its content.
-        label: What the message calls the image.
-        spec: Size and channels wanted.
+        label: What an error message calls the image.
+        spec: Size and channels of the result.
 
     Raises:
         UserError: The content is no image or is cut short; the message names it.
@@ -39,7 +39,7 @@ def decode(source: Path | bytes, label: str, spec: DataSpec) -> NDArray[np.uint8
 
 def fit(image: Image.Image, spec: DataSpec) -> NDArray[np.uint8]:
     """One image as (H, W, C) of the size and channels in ``spec``."""
-    if image.mode.startswith("I"):  # 16-bit files; a plain conversion would clip all above 255 to white
+    if image.mode.startswith("I"):  # 16-bit files, where a plain conversion would clip all above 255 to white
         image = Image.fromarray((np.asarray(image) // 257).clip(0, 255).astype(np.uint8))
     if image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))

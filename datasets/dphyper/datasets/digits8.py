@@ -1,7 +1,7 @@
 """The 1,797 handwritten 8×8 digits of scikit-learn: the smallest real collection, for tests and first tries.
 
-Guarantees that it loads in well under a second and needs no file or network. Ten classes of about 180 images
-are too few for a result worth reporting.
+Guarantees that it loads in well under a second and needs no file or network. Ten classes of about 180 images are too
+few for a result worth reporting.
 """
 
 import numpy as np
@@ -20,9 +20,9 @@ class Digits8(Source):
 
     @classmethod
     def load(cls, spec: DataSpec) -> Collection:
-        """Load the digits; private by default 3 and 8, tuning 5 (all curved, so that the other seven help)."""
+        """Load the digits; private by default 3 and 8, tuning 5. All are curved, so the other seven help."""
         digits = load_digits()
-        # Ink from 0 to 16; 255/16 a step, so that full ink is white.
+        # Ink goes from 0 to 16. Full ink is white.
         images = np.round(digits.images * (255 / 16)).astype(np.uint8)
         return cut(
             name="digits8",

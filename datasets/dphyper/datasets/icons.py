@@ -1,10 +1,12 @@
-"""Icons of an unpacked ``@iconify/json`` package as a collection: ``icons:PATH``, cut by the words of their names.
+"""Icons of an unpacked ``@iconify/json`` package as a collection: ``icons:PATH``, sorted by the words of their names.
 
 ``PATH/json/*.json`` holds one icon set each (``npm pack @iconify/json`` fetches them). The commonest words make
-concepts, words of near-equal meaning one concept. The icons are rendered once, with resvg, into an archive
-under ``data.root`` that the source ``npz`` reads too. Guarantees: an icon that carries a tuning or private
-concept's word, under its name or any alias, is not public. Not guaranteed: two sets may draw the same thing, if not
-nearly the same image, under words that the table below does not join. Sets of coloured icons are left out.
+concepts; words of nearly the same meaning make one concept. The icons are rendered once, with resvg, into an archive
+under ``data.root`` that the source ``npz`` reads too. Sets of coloured icons are left out.
+
+Guarantees that an icon with a tuning or private concept's word in its name or any alias is not public. Not guaranteed:
+two sets may draw the same thing under words that the table below does not join; it then stays public unless it is
+nearly the same image.
 """
 
 import hashlib
@@ -25,17 +27,17 @@ from dphyper.bench.tasks import Collection
 from dphyper.core.errors import UserError
 from dphyper.core.specs import DataSpec, content_hash
 from dphyper.datasets._cut import cut
-from dphyper.datasets._files import visible
+from dphyper.datasets._files import visible_files
 from dphyper.datasets.npz import read
 
-VERSION = 2  # of what is drawn of the same files; raised when that changes
-CONCEPTS = 400  # the commonest words
-PER_CONCEPT = 640  # rendered icons of one concept: 128 private records leave more than 500 as the reference
+VERSION = 2  # raised when the same files come to be drawn in another way
+CONCEPTS = 400  # commonest words that make concepts
+PER_CONCEPT = 640  # most rendered icons of one concept: 128 private records leave more than 500 as the reference
 
 PRIVATE = ("car", "cloud", "heart", "mail")
 TUNING = ("camera", "clock")
 
-# Words of near-equal meaning or look; the concept takes the first one's name.
+# Words of nearly the same meaning or look; the concept has the name of the first one.
 SYNONYMS = (
     "mail email envelope inbox mailbox",
     "pencil pen edit write",
@@ -91,7 +93,7 @@ SYNONYMS = (
     "information info",
 )
 
-# Words for a form, a style or a badge; their icons have nothing in common.
+# Words for a form, a style or a badge. Their icons have nothing in common, so they make no concept.
 MODIFIERS = (
     "outline outlined filled fill bold circle solid line off square right left down alt two one three four five six "
     "text light add check round rounded plus minus open horizontal vertical box broken bar top bottom remove with "
@@ -111,7 +113,7 @@ class Icons(Source):
             UserError: The path holds no icon sets, a set is corrupt, or resvg-py is missing.
         """
         root = Path(spec.argument)
-        files, passed_over = visible(root, root.glob("json/*.json"))
+        files, passed_over = visible_files(root, root.glob("json/*.json"))
         if not spec.argument or not files:
             raise UserError(
                 f"data.source '{spec.source}': expected icons:PATH with an unpacked @iconify/json package, which has "
@@ -141,7 +143,7 @@ class Icons(Source):
 def _render(files: list[Path], size: int, archive: Path) -> None:
     """Write the archive of concepts (see the module ``npz``), (N, size, size) uint8, white on black.
 
-    Which icons are drawn, `PER_CONCEPT` at most of each concept, is settled over all concepts, before any is private.
+    At most `PER_CONCEPT` icons of a concept are drawn. Which ones does not depend on what will be private.
 
     Raises:
         UserError: resvg-py is missing, or an icon cannot be drawn.
@@ -156,7 +158,7 @@ def _render(files: list[Path], size: int, archive: Path) -> None:
     rows: dict[str, list[int]] = {concept: [] for concept in concepts}
     drawn: list[np.ndarray] = []
     taken: Counter[str] = Counter()
-    # By hash, so that a concept's icons come from all sets and not from the first ones.
+    # In the order of a hash, so that a concept's icons come from all sets and not from the first ones.
     for name in sorted(icons, key=lambda name: hashlib.sha256(name.encode()).digest()):
         words, svg = icons[name]
         mine = words & rows.keys()
@@ -183,7 +185,7 @@ def _render(files: list[Path], size: int, archive: Path) -> None:
 
 
 def _icons(file: Path, size: int) -> Iterator[tuple[str, set[str], str]]:
-    """Name, words and SVG of each icon of one set; none of a set with colours of its own.
+    """Name, concepts and SVG of each icon of one set; nothing of a set with colours of its own.
 
     Raises:
         UserError: The file is not an icon set.

@@ -1,6 +1,6 @@
 """NumPy archives as a collection: ``npz:PATH``, or ``npz:PATH+PATH+…`` with held-out families of further archives.
 
-Accepted layouts; images are (N, H, W), (N, H, W, 1) or (N, H, W, 3) uint8:
+Images are (N, H, W), (N, H, W, 1) or (N, H, W, 3) uint8. The layouts:
 
 - labels: ``x``, ``y`` (N,) with integers or strings, and optionally ``names``, which integer labels index. Families
   are the classes. ``PATH#KEY`` reads the labels from another array than ``y``.
@@ -9,12 +9,12 @@ Accepted layouts; images are (N, H, W), (N, H, W, 1) or (N, H, W, 3) uint8:
   ``x[concept_index[concept_offsets[i]:concept_offsets[i + 1]]]``, its name is ``concept_names[i]``. Images of no
   concept are public.
 
-Public data come from the first archive alone. A family of a further one is called ``STEM.NAME``, counts as far, and is
-there only where it is named private or tuning. Names that are equal as text (a class listed twice, two archives of one
-stem) make one family.
+Public data come from the first archive alone. A family of a further archive is called ``STEM.NAME``, counts as far, and
+is loaded only if it is named private or tuning. Names that are equal as text make one family, such as a class listed
+twice, or classes of two archives of one stem.
 
-Guarantees that nothing in the archive is executed (no pickles). Families of near-equal meaning (mail, email)
-are the user's to name on one side of the split.
+Guarantees that nothing in the archive is executed (no pickles). Families of nearly the same meaning (mail, email) are
+for the user to put on one side of the split.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ from dphyper.bench.tasks import Collection
 from dphyper.core.errors import UserError, unknown_name
 from dphyper.core.specs import DataSpec
 from dphyper.datasets._cut import cut
-from dphyper.datasets._families import by_label, family_name, merged
+from dphyper.datasets._families import by_label, family_name, merge_by_name
 from dphyper.datasets._images import fit_arrays
 
 
@@ -63,7 +63,7 @@ class Npz(Source):
         for family in sorted(wanted | developed):
             if family not in known:
                 raise unknown_name("family", family, known)
-        families = merged(named)
+        families = merge_by_name(named)
         return cut(
             name="+".join(_path(part).stem for part in (first, *further)),
             images=np.concatenate(pool),
@@ -127,7 +127,7 @@ def _families(path: Path, arrays: Mapping[str, NDArray[Any]], count: int, key: s
                 f"rising from 0 to the length of concept_index, and concept_index below {count}"
             )
         parts = np.split(index.astype(np.int64), offsets[1:-1].astype(np.int64))
-        return merged(zip(names, parts, strict=True))
+        return merge_by_name(zip(names, parts, strict=True))
     if key not in arrays:
         raise UserError(
             f"{path} has the keys {', '.join(arrays)}: beside 'x' expected either '{key}' (and optionally 'names') or "

@@ -1,10 +1,12 @@
 """Parquet files in Hugging Face's layout as a collection: ``parquet:PATH``, a file or a folder of one configuration.
 
-The image column holds {bytes, path} structs, the label column integers whose names lie in the schema's metadata
-under ``huggingface`` (ClassLabel); without that metadata the first struct column with ``bytes`` and the column
-``label`` are taken. In a folder, files called ``test*`` are the test split, which serves as reference of tuning
-and private classes only; all other files are training data. Guarantees that no library of the hub is needed.
-Images that are only linked by path are refused; rows without a label and hidden files are passed over and counted.
+The image column holds {bytes, path} structs and the label column integers. Names of the labels stand in the schema's
+metadata under ``huggingface`` (ClassLabel). Without that metadata the first struct column with ``bytes`` and the column
+``label`` are taken. In a folder, files called ``test*`` are the test split, which serves only as reference of tuning
+and private classes; all other files are training data.
+
+Guarantees that no library of the hub is needed. Images that are only linked by path are refused. Rows without a label
+and hidden files are passed over and counted.
 """
 
 import json
@@ -22,8 +24,8 @@ from dphyper.bench.tasks import Collection
 from dphyper.core.errors import UserError
 from dphyper.core.specs import DataSpec
 from dphyper.datasets._cut import cut
-from dphyper.datasets._families import by_label, counted
-from dphyper.datasets._files import visible
+from dphyper.datasets._families import by_label, count_noun
+from dphyper.datasets._files import visible_files
 from dphyper.datasets._images import decode
 
 
@@ -39,7 +41,7 @@ class Parquet(Source):
                 corrupt.
         """
         path = Path(spec.argument)
-        files, passed_over = ([path], []) if path.is_file() else visible(path, path.rglob("*.parquet"))
+        files, passed_over = ([path], []) if path.is_file() else visible_files(path, path.rglob("*.parquet"))
         if not spec.argument or not files:
             raise UserError(
                 f"data.source '{spec.source}': expected parquet:PATH with a .parquet file or a folder that holds some"
@@ -55,9 +57,8 @@ class Parquet(Source):
             names = features.get(label_column, {}).get("names")
             rows = zip(table[image_column].to_pylist(), table[label_column].to_pylist(), strict=True)
             for number, (image, label) in enumerate(rows):
-                if label in (None, -1) or (
-                    isinstance(label, float) and math.isnan(label)
-                ):  # the hub marks a withheld label with -1
+                # The hub marks a withheld label with -1.
+                if label in (None, -1) or (isinstance(label, float) and math.isnan(label)):
                     unlabelled += 1
                     continue
                 if names and not 0 <= label < len(names):
@@ -70,7 +71,7 @@ class Parquet(Source):
         if not images:
             raise UserError(f"{path} holds no labelled image: expected at least one row with an image and a label")
         if unlabelled:
-            passed_over.append(f"{counted(unlabelled, 'row')} without a label")
+            passed_over.append(f"{count_noun(unlabelled, 'row')} without a label")
         found, codes = np.unique(labels, return_inverse=True)
         return cut(
             name=path.stem,

@@ -1,8 +1,8 @@
 """Image sets by torchvision's loaders: ``torchvision:NAME``, found under ``data.root`` or downloaded into it.
 
-Families are the classes, for Omniglot its 30 background alphabets. Guarantees that test images serve only as
-reference of tuning and private classes. The downloads are torchvision's, their mirrors are not always up;
-files put into place by hand are read alike.
+Families are the classes; for Omniglot they are its 30 background alphabets. Guarantees that test images serve only as
+reference of tuning and private classes. The downloads are torchvision's, whose mirrors are not always up. Files that
+were put into place by hand are read in the same way.
 """
 
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ from dphyper.core.errors import UserError, unknown_name
 from dphyper.core.specs import DataSpec
 from dphyper.datasets._cut import cut
 from dphyper.datasets._families import by_label
-from dphyper.datasets._files import visible
+from dphyper.datasets._files import visible_files
 from dphyper.datasets._images import decode, fit_arrays
 
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """What is known of one set.
+    """Defaults and files of one set.
 
     Attributes:
         private: Default private families.
@@ -113,7 +113,7 @@ def _open(spec: DataSpec, **split: bool) -> Any:
     try:
         try:
             return kind(spec.root, **split)
-        except (RuntimeError, OSError):  # the loaders' words for "not found" or "incomplete"
+        except (RuntimeError, OSError):  # what the loaders raise for a set that is missing or incomplete
             return kind(spec.root, download=True, **split)
     except (RuntimeError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())
@@ -140,7 +140,7 @@ def _train_and_test(spec: DataSpec) -> _Parts:
 def _omniglot(spec: DataSpec) -> _Parts:
     """Images, alphabets and an all-false test mask: Omniglot has no test images of these alphabets."""
     folder = Path(_open(spec, background=True).target_folder)
-    files, _ = visible(folder, folder.glob("*/*/*.png"))
+    files, _ = visible_files(folder, folder.glob("*/*/*.png"))
     names = sorted({file.parts[-3] for file in files})
     return (
         np.stack([decode(file, str(file), spec) for file in files]),

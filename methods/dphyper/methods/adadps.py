@@ -1,10 +1,13 @@
 """AdaDPS: gradients scaled coordinate by coordinate before they are clipped, by what public gradients look like.
 
-Li et al. 2022 (arXiv:2202.05963), with public data as side information: each record's gradient is divided by √v + ε₀, v
-a running second moment of public gradients; then it is clipped and the sum noised. The step is the scaled noisy mean
-itself. Noise lies evenly over the scaled coordinates, so that it drowns none for having small gradients. Each record is
-clipped by itself; the authors' code clips means of micro-batches, which one record moves by twice the clip norm. v sees
-no private record: one that fits private gradients badly costs accuracy, not privacy.
+Li et al. 2022 (arXiv:2202.05963), with public data as side information. Each record's gradient is divided by √v + ε₀,
+where v is a running second moment of public gradients. Then it is clipped and the sum noised, and the step is the
+scaled noisy mean itself. The noise is equal in all scaled coordinates, so it drowns none for having small gradients.
+
+Each record is clipped by itself; the authors' code clips means of micro-batches, which one record moves by twice the
+clip norm. v sees no private record: if it fits private gradients badly, that costs accuracy and no privacy.
+
+Shapes: b records of a chunk, P parameters.
 """
 
 from dataclasses import dataclass
@@ -19,11 +22,12 @@ from dphyper.methods.descent import Guide, GuidedDescent, GuidedOptions
 
 @dataclass(frozen=True, kw_only=True)
 class AdaDPSOptions(GuidedOptions):
-    """Hyper-parameters of `AdaDPS`; clip norm and learning rate are those of scaled gradients.
+    """Hyper-parameters of `AdaDPS`; the learning rate is one for scaled gradients.
 
     Attributes:
-        decay: Of the running second moment, at least 0 and below 1.
+        decay: Decay of the running second moment v, at least 0 and below 1.
         damping: ε₀, added to √v, above 0. Where it is far above √v the method is DP-SGD.
+        l2_clip_norm: C, bound on a record's scaled gradient.
     """
 
     decay: float = 0.9
@@ -41,16 +45,16 @@ class AdaDPSOptions(GuidedOptions):
 
 
 class Preconditioner(Guide):
-    """g / (√v + ε₀), v as in RMSProp but over public gradients."""
+    """The guide of AdaDPS: g / (√v + ε₀), with v as in RMSProp but over public gradients."""
 
     _v_P: Tensor | float = 0.0
     _scale_P: Tensor
 
     def prepare(self, theta: Tensor, step: int) -> None:
-        """Follow the second moment of the public tasks' gradients.
+        """Update the second moment of the public tasks' gradients.
 
-        It is corrected for its start at 0, as in Adam, for the clip norm to mean the same from the first step on; the
-        papers' codes do not.
+        It is corrected for its start at 0, as in Adam, so that the clip norm means the same from the first step on. The
+        published codes do not correct it.
         """
         decay = self.options.decay
         self._v_P = decay * self._v_P + (1 - decay) * self.public_gradients(theta).square().mean(0)
@@ -75,9 +79,8 @@ class AdaDPS(GuidedDescent):
         private_release="As `dp_sgd`, of gradients divided by √v + ε₀; C is in these units.",
         passes="q T K gradients.",
         departures="Each record is clipped by itself: the authors' code clips means of micro-batches, which one "
-        "record moves by 2C, with noise for C. v follows the public gradients at every step and is corrected for its "
-        "start at 0, for C to mean the same throughout. Public records are of other tasks, not cut from the training "
-        "set.",
+        "record moves by 2C, with noise for C. v is updated at every step and corrected for its start at 0, so that C "
+        "means the same throughout. Public records are of other tasks, not cut from the training set.",
     )
     options_type = AdaDPSOptions
     quick_options = {"steps": 2, "multiplicity": 1, "public_tasks": 2, "public_images": 2}

@@ -1,10 +1,9 @@
 """The one private descent that DP-SGD and all optimisers guided by public gradients share.
 
-Sampling, clipping, noise and the denominator live in `PrivateData.gradient_steps`; per-example gradients in the
-target; optimiser, step sizes and averaging of iterates here. A `Guide` says what one optimiser does with the public
-gradient: what each record contributes (before clipping), and what step is taken along the noisy mean. It sees public
-records and released sums only; whatever it does with these is post-processing. The base class looks at no public
-record and is DP-SGD itself.
+Sampling, clipping, noise and the denominator are those of `PrivateData.gradient_steps`. Per-example gradients are the
+target's. Optimiser, step sizes and the averaging of iterates are here. A `Guide` says what each record contributes
+before it is clipped, and which step follows the noisy mean. Apart from the contributions it sees only public records
+and released sums, so the rest of what it does is post-processing.
 
 Shapes: b private records of a chunk, m public gradients, P parameters of the target, D coordinates that are released.
 """
@@ -19,11 +18,15 @@ from torch import Tensor
 from dphyper.bench.method import Adaptation, Method, Options, Role, Selection
 from dphyper.bench.public import PublicRecords
 from dphyper.core.errors import UserError
+from dphyper.methods.optimisation import linear_decay
 from dphyper.privacy.accounting import calibrate
 from dphyper.privacy.budget import Budget
 from dphyper.privacy.mechanisms import PoissonGradientSteps
 from dphyper.privacy.private_data import PrivateData
 from dphyper.targets.target import Target
+
+# The customary value.
+MOMENTUM = 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +35,9 @@ class DescentOptions(Options):
 
     Attributes:
         steps: T, optimiser steps.
-        sampling_prob: q, the chance of each record to enter a step.
+        sampling_prob: q, probability of each record to enter a step.
         l2_clip_norm: C, bound on a record's gradient.
-        multiplicity: K, draws of time and noise that are averaged for each record before clipping.
+        multiplicity: K, draws of time and noise over which a record's gradient is averaged before clipping.
         optimizer: ``sgd`` (momentum 0.9) or ``adam``.
         average_last: Fraction of the steps whose iterates are averaged; 0 returns the last one.
     """
@@ -62,8 +65,8 @@ class RateOptions(DescentOptions):
     """`DescentOptions` and a learning rate.
 
     Attributes:
-        learning_rate: Of the first step, divided by the noise multiplier where that is above 1, so that the noise
-            moves the parameters about equally far at every ε; decays linearly to a tenth.
+        learning_rate: Of the first step; decays linearly to a tenth. It is divided by the noise multiplier where that
+            is above 1, so that the noise moves the parameters about equally far at every ε.
     """
 
     learning_rate: float = 26.0
@@ -71,11 +74,11 @@ class RateOptions(DescentOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class GuidedOptions(RateOptions):
-    """How the public gradient is taken.
+    """`RateOptions`, and how public gradients are taken.
 
     Attributes:
         public_tasks: m, public tasks whose mean gradients guide a step.
-        public_images: Images over which each of these is averaged.
+        public_images: Records over which each of these gradients is averaged.
     """
 
     public_tasks: int = 16
@@ -83,13 +86,15 @@ class GuidedOptions(RateOptions):
 
 
 class Guide:
-    """What an optimiser does in one run; this one takes the private gradient as it is: DP-SGD.
+    """What one optimiser does with private and public gradients in a run.
+
+    This base class is DP-SGD: it uses the private gradient as it is, and reads no public record.
 
     Args:
         target: The model.
         options: Of the method.
-        rng: Source of the choice of public records, and of times and noises of their losses. It is public.
-        public: Records of public tasks, for guides that look at them.
+        rng: Chooses public records, and the times and noises of their losses. It is public.
+        public: Records of public tasks, for guides that read them.
     """
 
     def __init__(self, target: Target, options: Any, rng: torch.Generator, public: PublicRecords | None = None) -> None:
@@ -97,14 +102,14 @@ class Guide:
         self._public = public
 
     def prepare(self, theta: Tensor, step: int) -> None:
-        """Look at public records before the private ones enter step ``step`` (from 0) at ``theta``, (P,)."""
+        """Read public records, if any, before step ``step`` (from 0) at the present parameters ``theta``, (P,)."""
 
     def contribution(self, theta: Tensor, x: Tensor, rng: torch.Generator) -> Tensor:
-        """(b, D) what each record of ``x`` contributes by itself; it is clipped to the mechanism's norm afterwards.
+        """(b, D) what each record of ``x`` contributes, before it is clipped to the mechanism's norm.
 
         Args:
             theta: (P,) the present parameters.
-            x: (b, ...) private records.
+            x: (b, ...) private records; each row may depend on its own record alone.
             rng: Secret source of their times and noises.
         """
         return self.target.per_example_gradients(theta, x, rng, self.options.multiplicity)
@@ -116,8 +121,8 @@ class Guide:
     def public_gradients(self, theta: Tensor) -> Tensor:
         """(m, P) mean gradients of `public_tasks` public tasks over `public_images` images each.
 
-        Papers take gradients of single public examples; those of a diffusion loss are nearly all noise of time and
-        corruption, so that rows here are means over some images of one task.
+        Papers take gradients of single public examples. Those of a diffusion loss are nearly all noise, of the time
+        and the corruption drawn, so each row here is a mean over some records of one task.
         """
         assert self._public is not None, "this guide reads public records: set Method.reads_public"
         x_TQ = self._public.draw(self.options.public_tasks, self.options.public_images, self.rng)
@@ -144,7 +149,7 @@ def descend(
         private: Charged with ``mechanism``.
         mechanism: Calibrated.
         options: Optimiser and averaging.
-        guide: What becomes of the private gradient.
+        guide: What is contributed, and what becomes of the noisy mean.
         learning_rate: As in `RateOptions`.
         theta: Where to begin, (P,); the public model if not given.
         role: Name of the steps in the ledger.
@@ -157,8 +162,8 @@ def descend(
     if options.optimizer == "adam":
         optimizer: torch.optim.Optimizer = torch.optim.Adam([theta], lr=learning_rate)
     else:
-        optimizer = torch.optim.SGD([theta], lr=learning_rate, momentum=0.9)
-    decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, total_iters=mechanism.steps)
+        optimizer = torch.optim.SGD([theta], lr=learning_rate, momentum=MOMENTUM)
+    schedule = linear_decay(optimizer, mechanism.steps)
     last = max(math.floor(options.average_last * mechanism.steps), 1)
     mean = torch.zeros_like(theta, requires_grad=False)
 
@@ -167,7 +172,7 @@ def descend(
     for step, noisy in enumerate(steps, start=1):
         theta.grad = guide.gradient(noisy.to(theta)).to(theta)
         optimizer.step()
-        decay.step()
+        schedule.step()
         if step > mechanism.steps - last:
             mean += theta.detach() / last
         if step < mechanism.steps:
@@ -179,7 +184,7 @@ class GuidedDescent(Method):
     """A private descent with a guide; a subclass names its guide and its options.
 
     Class attributes:
-        guide_type: What is done with the public gradient.
+        guide_type: The guide; `Guide`, which is DP-SGD, if a subclass names none.
     """
 
     role: ClassVar[Role] = "method"

@@ -1,12 +1,14 @@
 """DP-FETA: noisy central images warm up the LoRA, DP-SGD follows.
 
-Each query is a Poisson sample of the records whose images, less a public mean image and clipped, are summed, noised
-and divided by the *expected* size of the sample: published code divides by the realised count, which is private and
-which its sensitivity does not cover. Gong et al. 2025, arXiv:2504.01521. Departures: no class labels; and the paper
-trains on the central images, from which a model that draws sharp images already learns blur. Here the warm-up may take
-public images instead, weighted so that their mean comes near that of the central images (`dphyper.methods.matching`);
-``images`` trains as the paper does, on variations of them or on themselves. Both are post-processing. Nothing
-tells whether a central image stands out of its noise.
+Each query is one Poisson sample of the records. Their images, less a public mean image and clipped, are summed, noised
+and divided by the *expected* size of the sample. Published code divides by the realised count, which is private and not
+covered by its sensitivity. Gong et al. 2025, arXiv:2504.01521. Nothing tells whether a central image stands out of its
+noise.
+
+Departures: no class labels. The paper trains on the central images, from which a model that draws sharp images already
+learns blur. So the warm-up may take public images instead, weighted so that their mean comes near that of the central
+images (`dphyper.methods.matching`). ``images`` trains as the paper does, on the central images or on variations of
+them. Both are post-processing.
 
 Shapes: Q central images, N images of the warm-up, b records of a chunk, D = C·H·W pixels.
 """
@@ -18,8 +20,8 @@ from torch import Tensor
 
 from dphyper.bench.method import About
 from dphyper.core.errors import UserError
-from dphyper.methods.fitting import some_records
-from dphyper.methods.matching import matched_weights
+from dphyper.methods.fitting import sample_records
+from dphyper.methods.matching import match_weights
 from dphyper.methods.warm_start import Query, WarmStart, WarmStartOptions
 from dphyper.privacy.mechanisms import PoissonGradientSteps
 from dphyper.privacy.noisy_sum import clip_rows
@@ -32,14 +34,14 @@ class DPFETAOptions(WarmStartOptions):
 
     Attributes:
         queries: Q, central images.
-        query_prob: Chance of each record to enter a central image.
+        query_prob: Probability of each record to enter a central image.
         image_clip_norm: Bound on the norm of a record's image less the public mean image.
-        warm_up: ``weights`` or ``images``, see the head of this module.
-        ridge: For ``weights``, as in `MatchingOptions`.
-        public_images: For ``weights``, public images that are weighted.
+        warm_up: ``weights`` to train on weighted public images, ``images`` to train on the central images.
+        ridge: For ``weights``, as in `dp_mepf`.
+        public_images: For ``weights``, public images that are weighted, at most.
         vary_strength: For ``images``, strength of the variations of a central image that are trained on; 0 for the
-            image as it is.
-        variations: For ``images``, variations of each.
+            image itself.
+        variations: For ``images``, variations of each central image.
     """
 
     query_share: float = 0.2
@@ -67,10 +69,11 @@ class DPFETA(WarmStart):
     order = 240
     about = About(
         source="DP-FETA, Gong et al. 2025 (arXiv:2504.01521).",
-        public_data="The public mean image is taken off each record. The LoRA is warmed up on public images, weighted "
-        "so that their mean is the central one, or (`warm_up: images`) on the base model's variations of that.",
+        public_data="The public mean image is subtracted from each record. The LoRA is warmed up on public images, "
+        "weighted so that their mean is the central image, or (`warm_up: images`) on the base model's variations of "
+        "the central image.",
         private_release="`queries` sums of clipped images, which take `query_share` of 1/σ²; then DP-SGD.",
-        passes="`queries` looks at the pixels, then q T K gradients.",
+        passes="The pixels `queries` times, then q T K gradients.",
         departures="No class labels. Repaired: divided by the expected and not by the realised number of records. The "
         "central image weighs public images, since a LoRA fitted to a blurred image learns blur.",
     )
@@ -92,19 +95,19 @@ class DPFETA(WarmStart):
         return torch.stack(list(steps)).to(centre)
 
     def ask(self, private: PrivateData, query: Query, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Public images with the weights that match the central ones, or images around these with equal weights."""
+        """Public images, weighted to match the central ones, or the central images and their variations."""
         options, public = self._options, self.public.records
         assert isinstance(query, PoissonGradientSteps)
         offsets_QD = self.central_offsets(private, query)
         centre = public.mean(0)
         if options.warm_up == "weights":
-            images = some_records(self.public, options.public_images, rng)
+            images = sample_records(self.public, options.public_images, rng)
             rows_ND = clip_rows((images - centre).flatten(1), query.l2_clip_norm) / query.l2_clip_norm
-            seen = query.sampling_prob * private.n * query.steps
+            drawn = query.sampling_prob * private.n * query.steps  # records in all samples together, as expected
             mean_D = offsets_QD.mean(0) / query.l2_clip_norm
-            noise = query.noise_std(private.ledger.budget.relation) * query.steps**0.5 / seen / query.l2_clip_norm
-            count = min(seen, private.n)  # more samples than records are the same records again
-            return images, matched_weights(rows_ND, mean_D, torch.full_like(mean_D, noise), count, options.ridge)
+            noise = query.noise_std(private.ledger.budget.relation) * query.steps**0.5 / drawn / query.l2_clip_norm
+            count = min(drawn, private.n)  # more draws than records are the same records again
+            return images, match_weights(rows_ND, mean_D, torch.full_like(mean_D, noise), count, options.ridge)
         images = (centre + offsets_QD.unflatten(1, centre.shape)).clamp(-1, 1)
         if options.vary_strength:
             copies = images.repeat_interleave(options.variations, 0)

@@ -1,11 +1,13 @@
 """DP-MEPF: the mean of public perceptual features, released once, and a LoRA fitted to it.
 
 The features are the target's own (pixels and activations of the base U-Net), standardised by public statistics and
-scaled to norm 1 record by record; the mean of their squares may be released beside their mean. Harder et al. 2023,
-arXiv:2205.12900. Departures: the features come from the base U-Net and not from a classifier; the fit is described in
-`dphyper.methods.matching`; no noisy Fréchet distance chooses a checkpoint. Repaired: published code takes half the
-sensitivity for the squares because they are not negative, but two such vectors of norm 1 can be √2 apart; here the
-mechanism states 1 under add-or-remove-one and 2 under replace-one, whatever the signs.
+scaled to norm 1 record by record. The mean of their squares may be released beside their mean. Harder et al. 2023,
+arXiv:2205.12900. The fit is that of `dphyper.methods.matching`.
+
+Departures: the features come from the base U-Net, not from a classifier, and no noisy Fréchet distance chooses a
+checkpoint. Repaired: published code takes half the sensitivity for the squares because they are not negative, but two
+such vectors of norm 1 can be √2 apart. Here the mechanism states 1 under add-or-remove-one and 2 under replace-one,
+whatever the signs.
 
 Shapes: b records of a chunk, F features.
 """
@@ -17,7 +19,7 @@ from torch import Tensor
 
 from dphyper.bench.method import About
 from dphyper.core.errors import UserError
-from dphyper.methods.fitting import PublicFeatures, some_records
+from dphyper.methods.fitting import PublicFeatures, sample_records
 from dphyper.methods.matching import Embedding, Matching, MatchingOptions
 from dphyper.privacy.accounting import calibrate
 from dphyper.privacy.budget import Budget
@@ -42,7 +44,9 @@ class DPMEPFOptions(MatchingOptions):
 
 
 def squares(features_bF: Tensor) -> Tensor:
-    """(b, F) squares of features of norm 1, scaled so that Gaussian ones give norm 1; the mechanism clips the rest.
+    """(b, F) squares of features of norm 1, scaled so that those of Gaussian features have norm 1.
+
+    Greater ones are clipped.
 
     >>> squares(torch.tensor([[0.6, 0.8, 0.0]]))
     tensor([[0.3600, 0.6400, 0.0000]])
@@ -52,10 +56,10 @@ def squares(features_bF: Tensor) -> Tensor:
 
 
 class Moments:
-    """Features and their squares, side by side.
+    """An embedding of features and their squares, side by side.
 
     Args:
-        features: The embedding of which both are taken.
+        features: The embedding whose squares are added.
     """
 
     def __init__(self, features: PublicFeatures) -> None:
@@ -63,11 +67,11 @@ class Moments:
         self.features_NF = self._both(features.features_NF)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(b, 2F): norm at most 1 each half, once the second is clipped."""
+        """(b, 2F) rows, each half of norm at most 1."""
         return self._both(self.features(x))
 
     def differentiable(self, x: Tensor) -> Tensor:
-        """The same with gradients in the images."""
+        """The same with gradients in ``x``."""
         return self._both(self.features.differentiable(x))
 
     def _both(self, features_bF: Tensor) -> Tensor:
@@ -77,7 +81,7 @@ class Moments:
 
 
 class DPMEPF(Matching):
-    """The mean of perceptual features, released once."""
+    """The mean of perceptual features, released once, and a LoRA fitted to it."""
 
     label = "DP-MEPF"
     colour = "#882255"
@@ -87,13 +91,13 @@ class DPMEPF(Matching):
         source="DP-MEPF, Harder et al. 2023 (TMLR, arXiv:2205.12900).",
         public_data="Records' features are standardised by `public_images` public records, which are then weighted so "
         "that their mean features match the released ones; the LoRA is fitted to them.",
-        private_release="The mean of features of norm 1 and, with `moments` = 2, of their squares, clipped to norm 1; "
-        "once each, with the count under add-or-remove-one.",
+        private_release="The mean of features of norm 1, once, and with `moments` = 2 the mean of their squares, "
+        "clipped to norm 1; under add-or-remove-one each with the count.",
         passes="`moments` forward passes, no gradient.",
         departures="Features are those of the base U-Net, not of a classifier. Public records are weighted, which "
         "works at n in the hundreds; `fitting: samples` minimises the MMD through a sampler, as the paper does with a "
-        "generator. Repaired: the squares' sensitivity, √2 too small in published code. No noisy Fréchet distance "
-        "chooses a checkpoint.",
+        "generator. No noisy Fréchet distance chooses a checkpoint. Repaired: the sensitivity of the squares, which is "
+        "√2 too small in published code.",
     )
     options_type = DPMEPFOptions
     quick_options = {"fit_steps": 2, "fit_batch_size": 8, "moments": 2}
@@ -101,7 +105,7 @@ class DPMEPF(Matching):
 
     def embedding(self, rng: torch.Generator) -> Embedding:
         """Standardised features, and their squares where they are wanted."""
-        features = PublicFeatures(self.target, some_records(self.public, self._options.public_images, rng))
+        features = PublicFeatures(self.target, sample_records(self.public, self._options.public_images, rng))
         return Moments(features) if self._options.moments == 2 else features
 
     @classmethod
@@ -111,7 +115,7 @@ class DPMEPF(Matching):
         return calibrate(budget, *(mean,) * options.moments)
 
     def release(self, private: PrivateData, embedding: Embedding, budget: Budget) -> tuple[Tensor, Tensor, float]:
-        """As in `Matching`; the moments one after the other."""
+        """As in `Matching`, with one release for each moment."""
         size = self.target.num_features
         releases = [
             private.release_mean(

@@ -1,9 +1,9 @@
 """DP-MERF: the mean of random Fourier features of the pixels, released once, and a LoRA fitted to it.
 
-The features are those of a Gaussian kernel on pixels, cosines and sines of random frequencies, of norm 1 whatever the
-record; their mean is released once. Harder et al. 2021, arXiv:2002.11603. Departures: no labels; the fit is described
-in `dphyper.methods.matching`; the bandwidth is a multiple of the median distance of public images; the sensitivity is
-that of the relation of the budget. It knows nothing but pixels.
+The features are those of a Gaussian kernel on pixels: cosines and sines of random frequencies, of norm 1 whatever the
+record. Their mean is released once. Harder et al. 2021, arXiv:2002.11603. The fit is that of
+`dphyper.methods.matching`. Departures: no labels; the bandwidth is a multiple of the median distance of public images;
+the sensitivity is that of the budget's relation. The features know nothing but pixels.
 
 Shapes: b records of a chunk, D = C·H·W pixels, R frequencies, F = 2R features.
 """
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dphyper.bench.method import About
-from dphyper.methods.fitting import some_records
+from dphyper.methods.fitting import sample_records
 from dphyper.methods.matching import Embedding, Matching, MatchingOptions
 
 
@@ -23,8 +23,8 @@ class DPMERFOptions(MatchingOptions):
     """Hyper-parameters of `DPMERF`.
 
     Attributes:
-        frequencies: R.
-        bandwidth: Of the Gaussian kernel, in median distances of two public images.
+        frequencies: R, random frequencies of the features.
+        bandwidth: Bandwidth of the Gaussian kernel, in median distances of two public images.
     """
 
     frequencies: int = 500
@@ -59,12 +59,12 @@ class FourierFeatures:
         return rows_bF
 
     def differentiable(self, x: Tensor) -> Tensor:
-        """The same; it has gradients as it is."""
+        """The same, which has gradients in ``x`` anyway."""
         return self(x)
 
 
 class DPMERF(Matching):
-    """The mean of random Fourier features of the pixels, released once."""
+    """The mean of random Fourier features of the pixels, released once, and a LoRA fitted to it."""
 
     label = "DP-MERF"
     colour = "#CC6677"
@@ -76,7 +76,7 @@ class DPMERF(Matching):
         "weighted as in `dp_mepf`.",
         private_release="The mean of random Fourier features of the pixels, of norm 1, once, with the count under "
         "add-or-remove-one.",
-        passes="One look at the pixels.",
+        passes="The pixels once, no forward pass.",
         departures="No labels. The fit is that of `dp_mepf`. The sensitivity is that of the relation, where the "
         "published code has 2/n only.",
     )
@@ -85,7 +85,7 @@ class DPMERF(Matching):
     _options: DPMERFOptions
 
     def embedding(self, rng: torch.Generator) -> Embedding:
-        """Fourier features of frequencies that depend on no private record."""
+        """Fourier features, whose frequencies depend on no private record."""
         options = self._options
-        records = some_records(self.public, options.public_images, rng)
+        records = sample_records(self.public, options.public_images, rng)
         return FourierFeatures(records, options.frequencies, options.bandwidth, rng)

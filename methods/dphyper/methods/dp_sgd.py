@@ -1,12 +1,13 @@
 """DP-SGD on the LoRA: the baseline that every private method must beat.
 
-Per-example gradients of B (A is frozen) by opacus, averaged over `multiplicity` draws of time and noise before
-clipping, Poisson sampling, Gaussian noise, division by the expected batch size, then SGD with momentum or Adam; the
-iterates of the last part are averaged, which is free post-processing. All of that is `dphyper.methods.descent`, with
-the guide that looks at no public record. Each record draws its own times and noises, from a generator that nobody else
-knows: one that records share, or that a published seed gives away, would let a record show in what others contribute.
-Abadi et al. 2016, algorithm 1; noise multiplicity after Dockhorn et al. 2023. It does not choose its own
-hyper-parameters: the defaults come from tuning tasks (``sweeps/tune_dp_sgd.yaml``, ``docs/results/tune_dp_sgd``).
+A record's gradient of B (A is frozen) is averaged over `multiplicity` draws of time and noise and clipped. The sum over
+a Poisson sample gets Gaussian noise and is divided by the expected batch size; SGD with momentum or Adam follows. The
+mean of the last iterates is returned, which is free post-processing. Abadi et al. 2016, algorithm 1; noise multiplicity
+of Dockhorn et al. 2023. All of that is `dphyper.methods.descent` with the guide that reads no public record.
+
+Each record draws its own times and noises from a secret generator. If records shared draws, or a published seed gave
+them away, a record would show in what others contribute. The defaults were chosen on tuning tasks, not by this method
+(``sweeps/tune_dp_sgd.yaml``, ``docs/results/tune_dp_sgd``).
 """
 
 from dphyper.bench.method import About

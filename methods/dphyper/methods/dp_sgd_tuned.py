@@ -1,10 +1,12 @@
 """DP-SGD that chooses its learning rate on the private records and pays for it.
 
-A random number of trials; each draws a learning rate from a list, trains as `dp_sgd` does and gives itself a noisy
-score: the sum over the private records of how much their loss improves on the public model's, each clipped. Only
-the parameters of the best trial are released; its learning rate and everything of the others stay secret.
-Papernot & Steinke 2022, arXiv:2110.03620. It shows what an honest search on the private records costs; `dp_sgd`,
-tuned on public tasks, pays nothing. The list and the clip of the score were chosen on tuning tasks.
+It runs a random number of trials. Each trial draws a learning rate from a list, trains as `dp_sgd` does and gives
+itself a noisy score: the sum over the private records of how far their loss improves on the public model's, each
+clipped. Only the parameters of the best trial are released; its learning rate and all other trials stay secret.
+Papernot & Steinke 2022, arXiv:2110.03620.
+
+It shows the price of an honest search on the private records. `dp_sgd`, tuned on public tasks, pays nothing for its
+learning rate. The list and the clip of the score were chosen on tuning tasks.
 """
 
 import math
@@ -28,12 +30,12 @@ class DPSGDTunedOptions(DescentOptions):
     """Hyper-parameters of `DPSGDTuned`.
 
     Attributes:
-        learning_rates: The candidates, separated by commas; each as in `RateOptions`.
+        learning_rates: The candidates, separated by commas; each as `learning_rate` of `dp_sgd`.
         mean_trials: Mean of the number of trials that count, above 1.
         shape: Law of that number: 0 logarithmic, 1 geometric, ``inf`` Poisson, between them negative binomial. All
-            trials that may count are run, 31 for a Poisson law of mean 5, or the running time would tell the number.
-        score_share: Share of a trial's 1/σ² that the score takes, above 0 and below 1; the rest is the training's.
-        score_clip: Improvement of a record's loss, relative to that of the public model, that counts as a whole vote.
+            trials that could count are run (32 for a Poisson law of mean 5), or the running time would tell the number.
+        score_share: Share of a trial's 1/σ² that the score takes, above 0 and below 1; the training has the rest.
+        score_clip: Improvement of a record's loss, relative to its loss under the public model, that is a whole vote.
         score_draws: Draws of time and noise over which a record's losses are averaged for the score.
     """
 
@@ -89,8 +91,8 @@ class DPSGDTuned(Method):
         public_data="None.",
         private_release="In each of a random, secret number of trials the gradients of `dp_sgd`, and a score: the sum "
         "of the records' relative improvements over the public model, each clipped to 1.",
-        passes="In each trial q T K gradients and 2 `score_draws` forward passes; 31 trials by default.",
-        departures="The score and its share of the budget are ours, the paper leaves them open.",
+        passes="In each trial q T K gradients and 2 `score_draws` forward passes; 32 trials by default.",
+        departures="The score and its share of the budget are ours; the paper leaves them open.",
     )
     selection: ClassVar[Selection] = "tuned_private"
     uses = frozenset({"task", "n", "epsilon", "seed"})
@@ -102,7 +104,7 @@ class DPSGDTuned(Method):
     def mechanisms(cls, budget: Budget, options: DPSGDTunedOptions) -> tuple[BestOfTrials, ...]:
         """All trials together, with the noise multipliers that spend the whole budget."""
         training = options.unscaled()
-        # A sum over samples of rate q costs about q² of what a sum over all records costs at the same multiplier.
+        # At one multiplier a sum over Poisson samples of rate q costs about q² of what a sum over all records costs.
         weight = training.steps * training.sampling_prob**2
         ratio = math.sqrt((1 - options.score_share) / (options.score_share * weight))
         unscaled = BestOfTrials(
@@ -114,9 +116,9 @@ class DPSGDTuned(Method):
         return calibrate(budget, unscaled)
 
     def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Adaptation:
-        """Parameters of the best trial; those of the public model if there was none.
+        """Return the parameters of the best trial, or those of the public model if no trial counts.
 
-        The generator of the run is not used: trials must not share randomness, nor may anybody know it.
+        ``rng`` is not used, because trials must share no randomness and theirs must stay secret.
         """
         options = self._options
         (mechanism,) = self.mechanisms(budget, options)
@@ -137,12 +139,12 @@ class DPSGDTuned(Method):
 
     @torch.no_grad()
     def _vote(self, theta: Tensor, x: Tensor, rng: torch.Generator) -> Tensor:
-        """(b, 1) improvements of each record over the public model, at the same times and noises, in [-1, 1]."""
+        """(b, 1) improvement of each record's loss on the public model's, in [-1, 1]; both at the same draws."""
         draws = self._options.score_draws
         repeated, state = x.repeat_interleave(draws, 0), rng.get_state()
         new = self.target.per_example_loss(theta, repeated, rng).view(-1, draws).mean(1)
         rng.set_state(state)
         old = self.target.per_example_loss(self.target.initial(), repeated, rng).view(-1, draws).mean(1)
-        # A loss that is not finite is the worst there is, and must not pass for no change.
+        # A loss that is not finite is the worst possible vote, not a vote for no change.
         vote = ((old - new) / (self._options.score_clip * old)).nan_to_num(nan=-1.0)
         return vote.clamp(-1.0, 1.0)[:, None]

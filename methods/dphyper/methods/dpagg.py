@@ -1,12 +1,14 @@
 """DPAgg: each record's own LoRA code, averaged and noised once.
 
-A record alone takes some gradient steps in a frozen random subspace of the LoRA; where it ends is its code. Codes are
-clipped, their mean is released once and decoded by the same subspace. Peetathawatchai et al. 2024, arXiv:2411.14639,
-do this with textual inversion, whose code is a token of a text encoder; here it is k coordinates of the LoRA, as in
-HyperDreamBooth's frozen bases. Departures: no subsampling, which does not help a single mean; codes are scaled by
-their median norm on public records and clipped, not normalised one by one, which would blow up those that learn
-nothing; the mean is stretched by a scale chosen on public tasks at the noise of the release. What lies outside of the
-k random directions is out of reach.
+Each record by itself takes some gradient steps in a frozen random subspace of the LoRA; its code is where it ends.
+Codes are clipped, and their mean is released once and decoded by the same subspace. Peetathawatchai et al. 2024,
+arXiv:2411.14639, do this with textual inversion, whose code is a token of a text encoder. Here the code is k
+coordinates of the LoRA, as in HyperDreamBooth's frozen bases.
+
+Departures: no subsampling, which does not help a single mean. Codes are scaled by their median norm on public records
+and clipped. They are not normalised one by one, which would blow up the codes of records that learn nothing. The mean
+is multiplied by a scale chosen on public tasks at the noise of the release. What lies outside the k random directions
+is out of reach.
 
 Shapes: b records of a chunk, K draws, k code dimensions, P parameters, T public tasks, Q images of each.
 """
@@ -19,13 +21,14 @@ from torch import Tensor
 
 from dphyper.bench.method import About, Adaptation, Method, Options, Role, Selection
 from dphyper.core.errors import UserError
+from dphyper.methods.embedding import clip_embedding
 from dphyper.privacy.accounting import calibrate
 from dphyper.privacy.budget import Budget
 from dphyper.privacy.mechanisms import OneShotMean
 from dphyper.privacy.private_data import PrivateData
 from dphyper.targets.target import Target
 
-# Lengths of θ for a mean code of norm 1, to choose from; the least is the base model, practically.
+# Lengths of θ for a mean code of norm 1, to choose from; the least is practically the base model.
 SCALES = tuple(2.0**power for power in range(-6, 8))
 
 
@@ -35,11 +38,11 @@ class DPAggOptions(Options):
 
     Attributes:
         code_steps: Gradient steps of each record.
-        code_draws: K, draws of time and noise over which the gradient of a step is averaged.
+        code_draws: K, draws of time and noise over which the gradient of each such step is averaged.
         code_rate: Learning rate of these steps.
         public_tasks: T, public tasks on which the scale is chosen.
-        public_images: Images of each that are averaged, as private ones are.
-        query_images: Images of each on which the scale is judged.
+        public_images: Images of each task whose codes are averaged, as those of private records are.
+        query_images: Q, other images of each task, whose loss decides on the scale.
         count_weight: c/C, weight of the count that is released with the sum under add-or-remove-one.
     """
 
@@ -92,7 +95,7 @@ class DPAgg(Method):
         self.register_buffer("basis_kP", torch.linalg.qr(normal_Pk).Q.T.to(target.initial().device))
 
     def codes(self, x: Tensor, rng: torch.Generator) -> Tensor:
-        """(b, k) where each record ends that descends its own loss by itself; each draws its own times and noises."""
+        """(b, k) the code of each record: where it ends that descends its own loss, at times and noises of its own."""
         options = self._options
         code_bk = x.new_zeros(len(x), self.embedding_dim)
         for _ in range(options.code_steps if len(x) else 0):
@@ -118,20 +121,19 @@ class DPAgg(Method):
         unit = public_TQk.norm(dim=-1).median().clamp(min=1e-12)
         (mechanism,) = self.mechanisms(budget, options)
         release = private.release_mean(lambda x, secret: self.codes(x, secret) / unit, mechanism, role="mean code")
-        clipped_TQk = public_TQk / unit
-        clipped_TQk = clipped_TQk / clipped_TQk.norm(dim=-1, keepdim=True).clamp(min=1.0)
+        clipped_TQk = clip_embedding(public_TQk / unit, self.embedding_dim)
         scale = self.choose_scale(clipped_TQk.mean(1), query, release.noise_std, rng)
         return Adaptation(theta=scale * release.mean.to(self.basis_kP) @ self.basis_kP)
 
     @torch.no_grad()
     def choose_scale(self, mean_Tk: Tensor, query: Tensor, noise_std: float, rng: torch.Generator) -> float:
-        """The scale of `SCALES` of least loss on public tasks whose mean codes have the noise of the release.
+        """Choose the scale of `SCALES` that has the least loss on public tasks at the noise of the release.
 
         Args:
             mean_Tk: Mean codes of the tasks, without noise.
-            query: (T, Q, ...) other records of theirs, as far as the tasks have as many.
-            noise_std: Of the noise on each coordinate of a mean code.
-            rng: Source of that noise; all scales see the same draws.
+            query: (T, Q, ...) other records of these tasks, as far as a task has so many.
+            noise_std: Standard deviation of the noise that is added to each coordinate of a mean code.
+            rng: Source of that noise and of times and noises; all scales meet the same draws.
         """
         noise_Tk = torch.randn(mean_Tk.shape, generator=rng, device=rng.device).to(mean_Tk)
         theta_TP = (mean_Tk + noise_std * noise_Tk) @ self.basis_kP

@@ -1,10 +1,10 @@
-"""Non-private fitting of a LoRA to images that are public or released, and the public features of such images.
+"""Non-private fits of a LoRA to public or released images, with the features and votes by which images are chosen.
 
 The one-shot methods release a little about the private records, choose or weight images by it, and fit the LoRA to
-these by the model's own loss. Everything here is post-processing: no function reads a private record but the embedding
-`PublicFeatures`, which treats each record by itself. The fit does not hold a record out or stop early.
+these images by the model's own loss. All of that is post-processing. Only `PublicFeatures` and `vote_for_nearest` are
+applied to private records, and they treat each record by itself. A fit does not hold a record out or stop early.
 
-Shapes: N images, b records of a chunk, F features, P parameters of the target.
+Shapes: N images, b records of a chunk, F features, S candidates, P parameters of the target.
 """
 
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dphyper.bench.method import Options
 from dphyper.bench.public import PublicRecords
+from dphyper.methods.optimisation import minimise
 from dphyper.targets.target import Target
 
 
@@ -23,7 +24,7 @@ class FitOptions(Options):
 
     Attributes:
         fit_steps: Steps of Adam.
-        fit_batch_size: Images in each.
+        fit_batch_size: Images in each step, drawn with replacement.
         fit_learning_rate: Of the first step; decays linearly to a tenth.
     """
 
@@ -46,45 +47,40 @@ def fit(
     Args:
         target: The model.
         theta: Where to begin, (P,).
-        images: (N, ...) public or released images; times and noises of a batch are stratified, which would be wrong
-            for private ones.
+        images: (N, ...) public or released images. Never private ones: the times and noises of a batch are
+            stratified, which ties its images together.
         options: Steps, batch size and step size.
         rng: Source of batches, times and noises.
-        weights: (N,) shares of the images in a batch, at least 0, of any sum above 0; equal if not given.
+        weights: (N,) weights with which images are drawn, at least 0, of any sum above 0; equal if not given.
 
     Returns:
         (P,) the last iterate.
     """
-    theta = theta.detach().clone().requires_grad_()
-    weights = torch.ones(len(images)) if weights is None else weights
-    optimizer = torch.optim.Adam([theta], lr=options.fit_learning_rate)
-    decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, total_iters=options.fit_steps)
-    for _ in range(options.fit_steps):
-        rows = torch.multinomial(weights.float().to(rng.device), options.fit_batch_size, True, generator=rng)
-        loss = target.per_example_loss(theta, images[rows.to(images.device)], rng, stratified=True).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        decay.step()
-    return theta.detach()
+    shares_N = (torch.ones(len(images)) if weights is None else weights).float().to(rng.device)
+
+    def loss(theta_P: Tensor) -> Tensor:
+        rows = torch.multinomial(shares_N, options.fit_batch_size, True, generator=rng)
+        return target.per_example_loss(theta_P, images[rows.to(images.device)], rng, stratified=True).mean()
+
+    return minimise(loss, theta, steps=options.fit_steps, learning_rate=options.fit_learning_rate)
 
 
-def some_records(public: PublicRecords, num: int, rng: torch.Generator) -> Tensor:
+def sample_records(public: PublicRecords, num: int, rng: torch.Generator) -> Tensor:
     """(N, ...) ``num`` public records, drawn without replacement; all, if there are fewer."""
     rows = torch.randperm(len(public.records), generator=rng, device=rng.device)[:num]
     return public.records[rows.to(public.records.device)]
 
 
 class PublicFeatures:
-    """The target's features of a record, standardised by public statistics and of norm 1.
+    """The target's features of a record, standardised by public statistics and scaled to norm 1.
 
     Args:
-        target: Its features are taken.
-        records: (N, ...) public records; the statistics are theirs.
+        target: The model whose features are taken.
+        records: (N, ...) public records, which give the statistics.
 
     Attributes:
         records: These records.
-        features_NF: Their features, standardised, of norm 1.
+        features_NF: Their features, standardised and of norm 1.
     """
 
     @torch.no_grad()
@@ -100,25 +96,25 @@ class PublicFeatures:
         return self._normed(self._target.features(x))
 
     def differentiable(self, x: Tensor) -> Tensor:
-        """The same with gradients in the images, for images that are generated."""
+        """The same with gradients in ``x``, for images that are generated."""
         return self._normed(self._target.features(x))
 
     def _normed(self, raw_bF: Tensor) -> Tensor:
         return torch.nn.functional.normalize((raw_bF - self._mean_F) / self._std_F, dim=1)
 
 
-def nearest_votes(features_bF: Tensor, candidates_SF: Tensor, votes: int) -> Tensor:
-    """Votes of l2 norm 1 of each record for the candidates that are nearest to it.
+def vote_for_nearest(features_bF: Tensor, candidates_SF: Tensor, votes: int) -> Tensor:
+    """The votes of each record, of l2 norm 1, for the candidates that are nearest to it.
 
     Args:
-        features_bF: Of the records.
-        candidates_SF: Of the candidates.
-        votes: w, candidates that a record votes for, each with 1/√w.
+        features_bF: Features of the records.
+        candidates_SF: Features of the candidates.
+        votes: w, candidates that a record votes for, each with 1/√w; from 1 to S.
 
     Returns:
         (b, S), each row a function of its own record.
 
-    >>> nearest_votes(torch.tensor([[0.9]]), torch.tensor([[0.0], [1.0], [3.0]]), 1).tolist()
+    >>> vote_for_nearest(torch.tensor([[0.9]]), torch.tensor([[0.0], [1.0], [3.0]]), 1).tolist()
     [[0.0, 1.0, 0.0]]
     """
     nearest = torch.cdist(features_bF, candidates_SF).topk(votes, largest=False).indices

@@ -1,15 +1,17 @@
 """Gradient embedding perturbation: coordinates in the public space and the residual are clipped and noised apart.
 
-A record's gradient g gives e = V g, clipped at C0, and r = g − Vᵀ V g, clipped at C1; the step follows Vᵀ ẽ + r̃. The
-few coordinates get little noise; the residual keeps the estimate from bias, at the price of noise in P dimensions: it
-is small only where a small C1 will do. B-GEP leaves it out. Yu, Zhang, Chen & Liu 2021, arXiv:2102.12677, algorithm 1.
+A record's gradient g gives its coordinates e = V g, clipped at C0, and its residual r = g − Vᵀ V g, clipped at C1. The
+step follows Vᵀ ẽ + r̃. The few coordinates get little noise. The residual removes the bias of the projection at the
+price of noise in P dimensions, which is small only where a small C1 is enough. B-GEP leaves the residual out. Yu,
+Zhang, Chen & Liu 2021, arXiv:2102.12677, algorithm 1.
 
-**Accounting.** Both parts are one release: a row [e/C0, r/C1] of norm at most √2, hence noise of multiplier σ√2 on
-either part. The published code charges two releases by doubling the RDP of one, which is the same number; its batches
-of fixed size from a shuffle under a Poisson accountant, which it is not entitled to, are Poisson samples here.
+**Accounting.** Both parts are one release: a row [e/C0, r/C1] of norm at most √2, and so noise of multiplier σ√2 on
+either part. The published code charges two releases by doubling the RDP of one, which is the same number. It draws
+batches of fixed size from a shuffle under an accountant for Poisson samples, which is not sound; here they are Poisson
+samples.
 
-Departures: V are the exact top directions of public tasks' mean gradients instead of one power iteration on single
-examples', and there is one group of parameters, not three: with k in the tens both are cheap.
+Departures: V holds the exact top directions of public tasks' mean gradients, where the paper takes one power iteration
+on single examples' gradients. There is one group of parameters, not three. With k in the tens both are cheap.
 
 Shapes: b records, k directions, P parameters.
 """
@@ -29,10 +31,11 @@ from dphyper.privacy.noisy_sum import clip_rows
 
 @dataclass(frozen=True, kw_only=True)
 class BiasedGEPOptions(PublicSpaceOptions):
-    """Hyper-parameters of `BiasedGEP`; what is released is in units of C0, so that `l2_clip_norm` is 1.
+    """Hyper-parameters of `BiasedGEP`; the release is in units of C0, so that `l2_clip_norm` is 1.
 
     Attributes:
         embedding_clip_norm: C0, bound on a record's coordinates in the public space.
+        l2_clip_norm: Norm of a record's row in units of C0 and C1; fixed, set the other clip norms instead.
     """
 
     basis_size: int = 64
@@ -53,10 +56,10 @@ class BiasedGEPOptions(PublicSpaceOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class GEPOptions(BiasedGEPOptions):
-    """As `BiasedGEPOptions`, with the residual: [e/C0, r/C1] has norm √2.
+    """`BiasedGEPOptions` and the residual; `l2_clip_norm` is √2, the norm of [e/C0, r/C1].
 
     Attributes:
-        residual_clip_norm: C1, bound on what is left of a record's gradient.
+        residual_clip_norm: C1, bound on the part of a record's gradient outside the public space.
     """
 
     basis_size: int = 16
@@ -71,14 +74,14 @@ class GEPOptions(BiasedGEPOptions):
 
 
 class Embedding(PublicSpaceGuide):
-    """Vᵀ ẽ: the gradient seen in the public space alone."""
+    """The guide of B-GEP, Vᵀ ẽ: the gradient in the public space alone."""
 
     def contribution(self, theta: Tensor, x: Tensor, rng: torch.Generator) -> Tensor:
         """(b, k) coordinates in units of C0."""
-        return self.embedded(super().contribution(theta, x, rng))
+        return self.embed(super().contribution(theta, x, rng))
 
-    def embedded(self, gradient_bP: Tensor) -> Tensor:
-        """(b, k) coordinates of the gradients, of norm at most 1."""
+    def embed(self, gradient_bP: Tensor) -> Tensor:
+        """(b, k) coordinates of (b, P) gradients, in units of C0 and of norm at most 1."""
         clip: float = self.options.embedding_clip_norm
         return clip_rows(gradient_bP @ self.basis_kP.T, clip) / clip
 
@@ -89,15 +92,15 @@ class Embedding(PublicSpaceGuide):
 
 
 class EmbeddingAndResidual(Embedding):
-    """Vᵀ ẽ + r̃."""
+    """The guide of GEP, Vᵀ ẽ + r̃: coordinates and residual."""
 
     def contribution(self, theta: Tensor, x: Tensor, rng: torch.Generator) -> Tensor:
-        """(b, k + P) coordinates in units of C0, residual in units of C1."""
+        """(b, k + P) coordinates in units of C0, then the residual in units of C1."""
         gradient_bP = PublicSpaceGuide.contribution(self, theta, x, rng)
-        # What the coordinates say before they are clipped: the residual does not make up for their clipping.
+        # Less the coordinates before they are clipped: the residual does not make up for their clipping.
         residual_bP = gradient_bP - (gradient_bP @ self.basis_kP.T) @ self.basis_kP
         clip = self.options.residual_clip_norm
-        return torch.cat([self.embedded(gradient_bP), clip_rows(residual_bP, clip) / clip], 1)
+        return torch.cat([self.embed(gradient_bP), clip_rows(residual_bP, clip) / clip], 1)
 
     def gradient(self, noisy_D: Tensor) -> Tensor:
         """(P,) from (k + P,)."""
@@ -106,7 +109,7 @@ class EmbeddingAndResidual(Embedding):
 
 
 class BiasedGEP(GuidedDescent):
-    """Gradients released by their coordinates in the space of public gradients alone."""
+    """DP-SGD on the coordinates of gradients in the space of public gradients, without the residual."""
 
     label = "B-GEP"
     colour = "#CC6677"
@@ -125,7 +128,7 @@ class BiasedGEP(GuidedDescent):
 
 
 class GEP(GuidedDescent):
-    """Gradients released as coordinates in the space of public gradients and a residual."""
+    """DP-SGD on gradients split into coordinates in the space of public gradients and a residual."""
 
     label = "GEP"
     colour = "#AA4499"
@@ -138,8 +141,8 @@ class GEP(GuidedDescent):
         "clipped at `residual_clip_norm`: one release of joint norm √2.",
         passes="q T K gradients.",
         departures="Exact directions of public tasks' mean gradients, not one power iteration on single records, and "
-        "one group of parameters. Repaired: Poisson samples, where the published code shuffles and accounts for "
-        "Poisson.",
+        "one group of parameters. Repaired: samples are Poisson, as the accountant assumes; the published code "
+        "shuffles.",
     )
     options_type = GEPOptions
     quick_options = {"steps": 2, "multiplicity": 1, "public_tasks": 4, "public_images": 2, "basis_size": 3}

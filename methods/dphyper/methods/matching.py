@@ -1,15 +1,15 @@
 """Fitting the LoRA to a released mean embedding: what DP-MERF and DP-MEPF share.
 
-Two ways to reduce the maximum mean discrepancy (MMD) between what the model makes and the released mean:
+Two ways to bring the model near the released mean, in maximum mean discrepancy (MMD):
 
-* ``weights`` reduces it over distributions on public images and then fits the LoRA to the result by its own loss. Of
-  all weightings of the images it takes the one nearest to equal weights in relative entropy that comes near the mean,
-  which is an exponential tilt, w ∝ exp⟨ν, φ⟩, and its ν the minimum of a smooth convex function. ν is the witness
-  function of an MMD with the kernel ⟨φ, φ'⟩; the ridge on it grows with the noise.
-* ``samples`` reduces it over θ, through a few steps of a deterministic sampler, as the papers do with a generator.
+* ``weights`` gives weights to public images and fits the LoRA to the weighted images by its own loss. Of all weightings
+  whose mean comes near the released one it takes the one nearest to equal weights in relative entropy. That is an
+  exponential tilt, w ∝ exp⟨ν, φ⟩, and ν minimises a smooth convex function. ν is the witness function of an MMD with
+  the kernel ⟨φ, φ'⟩. A ridge on ν grows with the noise.
+* ``samples`` reduces the MMD over θ, through a few steps of a deterministic sampler, as the papers do with a generator.
 
-Both are post-processing of the release. A mean embedding fixes no more than the moments that it holds: two data sets
-with one mean give one LoRA. With the noise of a small ε both ways move θ by noise as well.
+Both are post-processing of the release. A mean embedding fixes no more than the moments that it holds, so two data sets
+with one mean give one LoRA. At a small ε the noise of the release moves θ too.
 
 Shapes: N public images, b images of a batch, F features of the embedding, P parameters of the target.
 """
@@ -29,6 +29,7 @@ from torch import Tensor
 from dphyper.bench.method import Adaptation, Method, Options, Role, Selection
 from dphyper.core.errors import UserError
 from dphyper.methods.fitting import FitOptions, fit
+from dphyper.methods.optimisation import minimise
 from dphyper.privacy.accounting import calibrate
 from dphyper.privacy.budget import Budget
 from dphyper.privacy.mechanisms import OneShotMean
@@ -40,13 +41,13 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class MatchingOptions(FitOptions):
-    """How a mean embedding becomes a LoRA.
+    """How a released mean embedding becomes a LoRA.
 
     Attributes:
-        fitting: ``weights`` or ``samples``, see the head of `dphyper.methods.matching`.
-        ridge: Weight of ½‖ν‖², times the variance of a coordinate of the released mean, by noise and sampling together.
-        public_images: Public images that are weighted.
-        sampler_steps: Steps of the sampler for ``samples``.
+        fitting: ``weights`` to fit the LoRA to weighted public images, ``samples`` to fit its samples to the mean.
+        ridge: Ridge on ν over the variance of a coordinate of the released mean, by noise and sampling; above 0.
+        public_images: Public images that are weighted, at most.
+        sampler_steps: Steps of the sampler, for ``samples``.
         count_weight: c/C, weight of the count that is released with the sum under add-or-remove-one.
     """
 
@@ -65,15 +66,16 @@ class MatchingOptions(FitOptions):
 
 
 def squared_mmd(features_bF: Tensor, mean_F: Tensor) -> Tensor:
-    """Unbiased squared MMD, up to a constant, of what a batch is drawn from to a distribution of this mean embedding.
+    """Squared MMD between the distribution that a batch is drawn from and one whose mean embedding is known.
+
+    It is unbiased, and can therefore be negative. Gretton et al. 2012 (JMLR 13), lemma 6, with the linear kernel on φ.
 
     Args:
-        features_bF: At least two rows φ.
-        mean_F: The other mean embedding.
+        features_bF: φ of the batch, at least two rows.
+        mean_F: The known mean embedding.
 
     Returns:
-        Scalar: mean of ⟨φ_i, φ_j⟩ over i ≠ j, less twice the mean of ⟨φ_i, mean⟩, plus ‖mean‖². Gretton et al. 2012,
-        Lemma 6, with the linear kernel on φ; negative at times.
+        Scalar: the mean of ⟨φ_i, φ_j⟩ over i ≠ j, less twice the mean of ⟨φ_i, mean⟩, plus ‖mean‖².
 
     >>> round(float(squared_mmd(torch.tensor([[1.0], [3.0]]), torch.tensor([2.0]))), 4)  # 1·3 − 2·2·2 + 2²
     -1.0
@@ -84,19 +86,21 @@ def squared_mmd(features_bF: Tensor, mean_F: Tensor) -> Tensor:
     return pairs - 2 * total_F @ mean_F / size + mean_F.square().sum()
 
 
-def tilted_weights(features_NF: Array, mean_F: Array, ridge_F: Array) -> Array:
-    """The exponential tilt of equal weights whose mean embedding comes near the given one.
+def exponential_tilt(features_NF: Array, mean_F: Array, ridge_F: Array) -> Array:
+    """Weights of images, as near to equal ones as they can be while their mean embedding comes near a given one.
+
+    They minimise KL(w ‖ 1/N) + Σ_f (Σ_i w_i φ_if − mean_f)² / 2c_f over w of sum 1. The solution is w ∝ exp⟨ν, φ⟩ with
+    Σ_i w_i φ_i + c ν = mean.
 
     Args:
         features_NF: φ of each image.
         mean_F: The mean embedding that is wanted.
-        ridge_F: c, weight of ½ν² in each coordinate, above 0.
+        ridge_F: c, above 0; where it is large, the weights stay equal.
 
     Returns:
-        (N,) weights w of sum 1 with Σ w_i φ_i + c ν = mean and w ∝ exp⟨ν, φ⟩: the minimum over w of
-        KL(w ‖ 1/N) + Σ_f (Σ w_i φ_if − mean_f)² / 2c_f.
+        (N,) weights w.
 
-    >>> tilted_weights(np.array([[0.0], [1.0]]), np.array([0.8]), np.array([1e-9])).round(3).tolist()
+    >>> exponential_tilt(np.array([[0.0], [1.0]]), np.array([0.8]), np.array([1e-9])).round(3).tolist()
     [0.2, 0.8]
     """
 
@@ -111,21 +115,21 @@ def tilted_weights(features_NF: Array, mean_F: Array, ridge_F: Array) -> Array:
     return np.asarray(np.exp(score_N - logsumexp(score_N)))
 
 
-def matched_weights(features_NF: Tensor, mean_F: Tensor, noise_std_F: Tensor, count: float, ridge: float) -> Tensor:
-    """(N,) `tilted_weights` for a noisy mean, with a ridge that grows with what the mean does not tell.
+def match_weights(features_NF: Tensor, mean_F: Tensor, noise_std_F: Tensor, count: float, ridge: float) -> Tensor:
+    """(N,) weights of public images whose mean comes near a noisy mean, as near as the noise lets it be known.
 
     Args:
         features_NF: φ of each public image.
         mean_F: Noisy mean embedding.
         noise_std_F: Standard deviation of its noise.
-        count: Records over which it was taken; they are assumed to spread as public ones do.
-        ridge: Weight of ½‖ν‖², times the variance of the mean by noise and sampling together: as noise grows, all
-            images come to weigh the same.
+        count: Records over which it was taken. They are assumed to scatter as public ones do.
+        ridge: Ridge of `exponential_tilt` over the variance of the mean by noise and sampling. As the noise grows, the
+            weights become equal.
     """
     features_NF = features_NF.double().cpu()
     sampling = features_NF.var(0).mean() / count
     ridge_F = ridge * (noise_std_F.double().cpu().square() + sampling)
-    return torch.from_numpy(tilted_weights(features_NF.numpy(), mean_F.double().cpu().numpy(), ridge_F.numpy()))
+    return torch.from_numpy(exponential_tilt(features_NF.numpy(), mean_F.double().cpu().numpy(), ridge_F.numpy()))
 
 
 def fit_samples(
@@ -135,7 +139,7 @@ def fit_samples(
     options: MatchingOptions,
     rng: torch.Generator,
 ) -> Tensor:
-    """Minimise the MMD of the sampler's images to the mean embedding by Adam, from the base model.
+    """Minimise the MMD between the sampler's images and the mean embedding by Adam, from the base model.
 
     Args:
         target: The model.
@@ -147,20 +151,16 @@ def fit_samples(
     Returns:
         (P,) the last iterate.
     """
-    theta = target.initial().requires_grad_()
-    optimizer = torch.optim.Adam([theta], lr=options.fit_learning_rate)
-    decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, total_iters=options.fit_steps)
-    for _ in range(options.fit_steps):
-        images = target.few_step_samples(theta, options.fit_batch_size, options.sampler_steps, rng)
-        optimizer.zero_grad()
-        squared_mmd(embed(images), mean_F).backward()
-        optimizer.step()
-        decay.step()
-    return theta.detach()
+
+    def loss(theta_P: Tensor) -> Tensor:
+        samples = target.few_step_samples(theta_P, options.fit_batch_size, options.sampler_steps, rng)
+        return squared_mmd(embed(samples), mean_F)
+
+    return minimise(loss, target.initial(), steps=options.fit_steps, learning_rate=options.fit_learning_rate)
 
 
 class Embedding(Protocol):
-    """Record-wise embedding of norm at most 1, and public images for it.
+    """An embedding of norm at most 1 of each record by itself, with public images and their embeddings.
 
     Attributes:
         records: (N, ...) public images.
@@ -175,12 +175,12 @@ class Embedding(Protocol):
         ...
 
     def differentiable(self, x: Tensor) -> Tensor:
-        """The same with gradients in the images."""
+        """The same with gradients in ``x``."""
         ...
 
 
 class Matching(Method):
-    """A released mean embedding, matched; a subclass gives the embedding."""
+    """A method that releases a mean embedding and fits the LoRA to it; a subclass gives the embedding."""
 
     role: ClassVar[Role] = "method"
     selection: ClassVar[Selection] = "tuned_public"
@@ -195,11 +195,11 @@ class Matching(Method):
 
     @classmethod
     def mechanisms(cls, budget: Budget, options: Any) -> tuple[OneShotMean, ...]:
-        """The releases, which together spend the whole budget."""
+        """The one release, with the noise multiplier that spends the whole budget."""
         return calibrate(budget, OneShotMean(l2_clip_norm=1.0, count_weight=options.count_weight))
 
     def release(self, private: PrivateData, embedding: Embedding, budget: Budget) -> tuple[Tensor, Tensor, float]:
-        """The mean embedding.
+        """Release the mean embedding.
 
         Returns:
             (F,) noisy mean, (F,) standard deviation of its noise, and the number of records or its noisy estimate.
@@ -217,5 +217,5 @@ class Matching(Method):
             return Adaptation(
                 theta=fit_samples(target, embedding.differentiable, mean_F.to(embedding.records), options, rng)
             )
-        weights_N = matched_weights(embedding.features_NF, mean_F, noise_std_F, count, options.ridge)
+        weights_N = match_weights(embedding.features_NF, mean_F, noise_std_F, count, options.ridge)
         return Adaptation(theta=fit(target, target.initial(), embedding.records, options, rng, weights=weights_N))

@@ -1,8 +1,8 @@
 """The highest ceiling: all weights of the model, fine-tuned on the private records without any privacy.
 
-What it gains over `nonprivate_lora` is what the LoRA's rank and frozen A cost. It walks through the same gradient
-engine with no clipping and no noise; its rows are marked non-private and are never bold. With few records it learns
-them by heart sooner than a LoRA does, and then need not be better on others.
+What it gains over `nonprivate_lora` is the price of the LoRA's rank and frozen A. It is the descent of `dp_sgd` without
+clipping and noise. Its rows are marked non-private and are never bold. It memorises few records sooner than a LoRA
+does, and then need not do better on others.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from dphyper.targets.target import Target
 
 @dataclass(frozen=True, kw_only=True)
 class NonprivateFullOptions(NonprivateOptions):
-    """As `NonprivateOptions`, with fewer and smaller steps: so many weights soon know few records by heart."""
+    """`NonprivateOptions`, with fewer and smaller steps: so many weights soon memorise few records."""
 
     steps: int = 30
     sampling_prob: float = 0.25

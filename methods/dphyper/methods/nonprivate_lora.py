@@ -1,7 +1,7 @@
 """The ceiling: the same LoRA, fitted to the private records without any privacy.
 
-It bounds what a perfect method could reach with this base model, rank and number of records. It walks through
-the same gradient engine with no clipping and no noise; its rows are marked non-private and are never bold.
+It bounds what a perfect method could reach with this base model, rank and number of records. It is the descent of
+`dp_sgd` without clipping and noise. Its rows are marked non-private and are never bold.
 """
 
 import math
@@ -16,7 +16,7 @@ from dphyper.privacy.mechanisms import PoissonGradientSteps
 
 @dataclass(frozen=True, kw_only=True)
 class NonprivateOptions(RateOptions):
-    """As `RateOptions`, with defaults for training without noise."""
+    """`RateOptions`, with defaults for training without noise."""
 
     steps: int = 150
     sampling_prob: float = 0.5

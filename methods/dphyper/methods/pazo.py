@@ -1,14 +1,14 @@
 """PAZO: private zeroth-order descent whose probes lie in the space of public gradients.
 
-In each step q orthonormal probes are drawn in the space; a record contributes its q symmetric loss differences
-(ℓ(θ + λu) − ℓ(θ − λu)) / 2λ, clipped as one vector and noised in q dimensions; the step follows Σ u · difference.
-Private records take forward passes only. The differences stand for derivatives: both losses of a record, along all
-probes, are taken at the same times and noises of its own, without which they would be differences of noise.
-Gong & Li 2025, arXiv:2511.10859, the variant PAZO-P; after summaries of the paper, for no code is published.
+In each step q orthonormal probes u are drawn in the space. A record contributes its q symmetric loss differences
+(ℓ(θ + λu) − ℓ(θ − λu)) / 2λ, clipped as one vector and noised in q dimensions. The step follows Σ u · difference.
+Private records take forward passes only. Both losses of a record, along all probes, are taken at the same times and
+noises of its own; otherwise the differences would be differences of noise. Gong & Li 2025, arXiv:2511.10859, the
+variant PAZO-P. No code is published, so this follows summaries of the paper.
 
-Departures: the paper draws probes independently from the sphere of the space and adds noise to each; orthonormal ones
-say nothing twice, and with q = k they give the projected gradient itself. No factor k/q is put on the step: the
-learning rate holds it. The space is that of the k largest directions of public tasks' gradients; with
+Departures: the paper draws probes independently from the sphere of the space and adds noise to each. Orthonormal probes
+measure nothing twice, and with q = k they give the projected gradient itself. No factor k/q is put on the step, since
+the learning rate holds it. The space is that of the k largest directions of public tasks' gradients; with
 ``basis_size = public_tasks`` it is all that they span, as in the paper.
 
 Shapes: b records, q probes, k directions, P parameters.
@@ -27,11 +27,12 @@ from dphyper.methods.public_space import PublicSpaceGuide, PublicSpaceOptions
 
 @dataclass(frozen=True, kw_only=True)
 class PAZOOptions(PublicSpaceOptions):
-    """Hyper-parameters of `PAZO`; `l2_clip_norm` bounds a record's q differences together.
+    """Hyper-parameters of `PAZO`.
 
     Attributes:
-        probes: q, directions probed in a step; at most k. A record costs 2 q K forward passes.
-        smoothing: λ, how far a probe reaches.
+        probes: q, directions probed in a step; at least 1 and at most k. A record costs 2 q K forward passes.
+        smoothing: λ, distance of the two losses from the present parameters along a probe, above 0.
+        l2_clip_norm: C, bound on the norm of a record's q differences together.
     """
 
     learning_rate: float = 104.0
@@ -51,7 +52,7 @@ class PAZOOptions(PublicSpaceOptions):
 
 
 class Probes(PublicSpaceGuide):
-    """Losses on both sides of θ along q public directions."""
+    """The guide of PAZO: losses on both sides of θ along q public directions."""
 
     def prepare(self, theta: Tensor, step: int) -> None:
         """Draw the probes of this step."""
@@ -74,7 +75,7 @@ class Probes(PublicSpaceGuide):
         return mean_bq / (2 * reach)
 
     def gradient(self, noisy_D: Tensor) -> Tensor:
-        """(P,) the probes, each as far as its noisy difference says."""
+        """(P,) the sum of the probes, each times its noisy difference."""
         return noisy_D @ self.probes_qP
 
 

@@ -1,9 +1,11 @@
 """PDA-DPMD: the private gradient leads at first, the public one at the end.
 
-Amid et al. 2022 (arXiv:2112.00193), in its practical form: the step is taken along α_t ĝ + (1 − α_t) h with the noisy
-private gradient ĝ, the public gradient h and α_t = cos(π t / 2T). Sampling, clipping and noise are those of `dp_sgd`;
-the blend is post-processing and costs nothing. It does not learn whether the public gradient helps: where public and
-private families disagree, the last steps lead away from the private records.
+Amid et al. 2022 (arXiv:2112.00193), in its practical form. The step follows α_t ĝ + (1 − α_t) h, with the noisy private
+gradient ĝ, the public gradient h and α_t = cos(π t / 2T). Sampling, clipping and noise are those of `dp_sgd`; the blend
+is post-processing. It does not learn whether the public gradient helps: where public and private families disagree, the
+last steps lead away from the private records.
+
+Shapes: P parameters.
 """
 
 import math
@@ -20,22 +22,22 @@ class PDADPMDOptions(GuidedOptions):
     """Hyper-parameters of `PDADPMD`.
 
     Attributes:
-        rescale: Give h the norm of ĝ. That of ĝ is nearly all noise and many times that of h, so that (1 − α_t) h
-            counts for little before the last steps, in which the blend is hardly longer than h; rescaled, α_t is a
-            share of the step whatever ε. The norm is that of a released vector, no new look at private records.
+        rescale: Whether h is given the norm of ĝ, so that α_t is a share of the step at every ε. As it is, the norm of
+            ĝ is nearly all noise and many times that of h, and h counts for little before the last steps. The norm of
+            ĝ is public, because ĝ was released.
     """
 
     rescale: bool = True
 
 
 class Blend(Guide):
-    """α_t ĝ + (1 − α_t) h."""
+    """The guide of PDA-DPMD: α_t ĝ + (1 − α_t) h."""
 
     _h_P: Tensor
     _alpha: float
 
     def prepare(self, theta: Tensor, step: int) -> None:
-        """Take the public gradient, and weigh it by the step."""
+        """Take the public gradient h and the weight α_t of the private one."""
         self._h_P = self.public_gradients(theta).mean(0)
         self._alpha = math.cos(math.pi * step / (2 * self.options.steps))
 

@@ -1,9 +1,11 @@
 """PDP-SGD: DP-SGD whose noisy gradient is projected on the space of the largest public gradients.
 
-Clipping, noise and accounting are those of DP-SGD; the projection is post-processing. It removes the noise outside
-the space, and whatever of the private gradient lies there: without bias only where public tasks span the private one.
 Zhou, Wu & Banerjee 2021, arXiv:2007.03813, algorithm 1: ĝ ← V Vᵀ ĝ, with V the top k eigenvectors of Σ_j h_j h_jᵀ / m.
-Here each h_j is the mean gradient of a public task (see `Guide.public_gradients`), not that of one public example.
+Clipping, noise and accounting are those of DP-SGD; the projection is post-processing. It removes the noise outside the
+space, and with it the private gradient outside the space: there is no bias only where public tasks span the private
+one. Each h_j is the mean gradient of a public task, not of one public example (see `Guide.public_gradients`).
+
+Shapes: k directions, P parameters.
 """
 
 from dataclasses import dataclass
@@ -23,7 +25,7 @@ class PDPSGDOptions(PublicSpaceOptions):
 
 
 class Projection(PublicSpaceGuide):
-    """V Vᵀ ĝ."""
+    """The guide of PDP-SGD: V Vᵀ ĝ."""
 
     def gradient(self, noisy_D: Tensor) -> Tensor:
         """(P,) projection of the noisy (P,) gradient."""

@@ -1,19 +1,19 @@
-"""PE-SGD: private gradients as combinations of a few synthetic images' gradients, and images that follow.
+"""PE-SGD: private gradients as combinations of a few synthetic images' gradients, and images that evolve with them.
 
-With G (N × P) the gradients of N synthetic images at θ, the gradient h of a private record is said by
-z = (G Gᵀ + ηI)⁻¹ G h, scaled to norm 1, summed and noised in N dimensions; the step follows Gᵀ ẑ. Then images are
-drawn again in proportion to |ẑ| and joined by variations under the present model. All after ẑ is post-processing.
-Zou et al., ICLR 2026, "PE-SGD: Differentially Private Deep Learning via Evolution of Gradient Subspace for Text".
+With G (N × P) the gradients of N synthetic images at θ, the gradient h of a private record has the coefficients
+z = (G Gᵀ + ηI)⁻¹ G h. They are scaled to norm 1, summed and noised in N dimensions, and the step follows Gᵀ ẑ. Then
+images are drawn again in proportion to |ẑ| and joined by variations under the present model. All that follows ẑ is
+post-processing. Zou et al., ICLR 2026, "PE-SGD: Differentially Private Deep Learning via Evolution of Gradient Subspace
+for Text".
 
-Norm 1 exactly, for the tiniest z as for the largest: this is what the paper does and what is done here (the published
-code adds 1e-8 to the norm). It discards how large a record's gradient is, and a record about which G says next to
-nothing votes as loudly as any other.
+z is scaled to norm exactly 1, as in the paper; the published code adds 1e-8 to its norm. This discards the size of a
+record's gradient. A record that G describes badly votes as loudly as any other.
 
-Departures: the images begin as public records, not as free generations, since a fine-tuned model of one kind of image
-has no prompt. They are drawn in proportion to |ẑ|; the published code takes a softmax of |ẑ| after its division by the
-batch, which is nearly uniform. η is a share of the mean squared norm of the rows of G, since their scale is that of the
-loss (1e-6 there). The noisy sum is divided by the expected batch; the code divides by the number of records that came,
-a secret under add-or-remove-one.
+Departures: the images begin as public records and not as free generations, since a fine-tuned model of one kind of
+image has no prompt. They are drawn in proportion to |ẑ|; the published code takes a softmax of |ẑ| after its division
+by the batch, which is nearly uniform. η is a share of the mean squared norm of the rows of G, since their scale is that
+of the loss (theirs is 1e-6). The noisy sum is divided by the expected batch; the code divides by the number of
+records that came, a secret under add-or-remove-one.
 
 Shapes: b records, N synthetic images, P parameters.
 """
@@ -31,15 +31,16 @@ from dphyper.methods.public_space import finite_rows
 
 @dataclass(frozen=True, kw_only=True)
 class PESGDOptions(RateOptions):
-    """Hyper-parameters of `PESGD`; a record's coefficients have norm 1, which is `l2_clip_norm`.
+    """Hyper-parameters of `PESGD`.
 
     Attributes:
-        synthetic_images: N, at least 2.
-        synthetic_draws: Draws of time and noise over which the gradient of each is averaged.
-        ridge: η over the mean squared norm of their gradients, above 0.
-        evolve_every: Steps between two choices of images; 0 keeps the public records throughout, which a target
-            that has no `vary` needs.
-        variation_strength: How far an image is varied, above 0 and at most 1; see `Target.vary`.
+        synthetic_images: N, synthetic images, at least 2.
+        synthetic_draws: Draws of time and noise over which the gradient of each image is averaged, at least 1.
+        ridge: η over the mean squared norm of these gradients, above 0.
+        evolve_every: Steps between two choices of images. 0 keeps the public records throughout, as a target that
+            cannot vary records needs.
+        variation_strength: Strength of the variations, above 0 and at most 1; see `Target.vary`.
+        l2_clip_norm: Norm of a record's coefficients; fixed.
     """
 
     learning_rate: float = 26.0
@@ -67,7 +68,7 @@ class PESGDOptions(RateOptions):
 
 
 class SyntheticSpan(Guide):
-    """Gᵀ ẑ, and the evolution of the images behind G."""
+    """The guide of PE-SGD: Gᵀ ẑ, and the evolution of the images behind G."""
 
     def prepare(self, theta: Tensor, step: int) -> None:
         """Choose the images, if it is time, and take their gradients and the solution operator at θ."""
@@ -85,12 +86,13 @@ class SyntheticSpan(Guide):
         self.synthetic_NP, self.solved_NP = rows_NP.to(theta), solved_NP.to(theta)
 
     def _evolve(self, theta: Tensor) -> None:
-        """Keep half of the images, each with a chance in proportion to |ẑ|, and a variation of each."""
+        """Draw half of the images, in proportion to |ẑ|, and add a variation of each."""
         count = self.options.synthetic_images
         share_N = self.coefficients_N.abs().clamp(min=1e-12).to(self.rng.device)
-        kept = self.images[torch.multinomial(share_N, (count + 1) // 2, generator=self.rng).to(self.images.device)]
-        varied = self.target.vary(theta, kept, self.options.variation_strength, self.rng)
-        self.images = torch.cat([kept, varied])[:count]
+        rows = torch.multinomial(share_N, (count + 1) // 2, generator=self.rng)
+        parents = self.images[rows.to(self.images.device)]
+        children = self.target.vary(theta, parents, self.options.variation_strength, self.rng)
+        self.images = torch.cat([parents, children])[:count]
 
     def contribution(self, theta: Tensor, x: Tensor, rng: torch.Generator) -> Tensor:
         """(b, N) coefficients, of norm 1."""

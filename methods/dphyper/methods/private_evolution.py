@@ -1,12 +1,13 @@
-"""Private Evolution: the private records vote for the nearest images of the public model, which then breed.
+"""Private Evolution: private records vote for the nearest images of the public model, and these are varied.
 
-A population of images is sampled from the base model; each record votes, by the public features that it has by
-itself, for the nearest ones; the noisy votes are thresholded, the population is drawn anew in proportion to them and
-varied. Nothing is trained meanwhile. Lin et al. 2024, arXiv:2305.15560, algorithms 1 and 2. Departures: the result here
-must be a LoRA, and is one that is fitted to the last population in proportion to its votes, where the paper publishes
-images; a record may spread its vote over some images, at the same l2 norm, for with a hundred records and one vote
-each hardly any image stands out of the noise; embeddings are the target's features and never the evaluation's; there
-are no classes and no lookahead. It cannot make what the base model cannot.
+A population of images is sampled from the base model. Each record votes, by public features of its own, for the nearest
+ones. The noisy votes are thresholded; the population is drawn anew in proportion to them and varied. Nothing is trained
+meanwhile. Lin et al. 2024, arXiv:2305.15560, algorithms 1 and 2. It cannot make what the base model cannot.
+
+Departures: the paper publishes the images. Here the result must be a LoRA, which is fitted to the last population in
+proportion to its votes. A record may spread its vote over some images at the same l2 norm, because with a hundred
+records and one vote each hardly any image stands out of the noise. Embeddings are the target's features, never the
+evaluation's. There are no classes and no lookahead.
 
 Shapes: S images of the population, b records of a chunk, F features.
 """
@@ -19,12 +20,11 @@ from torch import Tensor
 
 from dphyper.bench.method import About, Adaptation, Method, Role, Selection
 from dphyper.core.errors import UserError
-from dphyper.methods.fitting import FitOptions, PublicFeatures, fit, nearest_votes, some_records
+from dphyper.methods.fitting import FitOptions, PublicFeatures, fit, sample_records, vote_for_nearest
 from dphyper.privacy.accounting import calibrate
 from dphyper.privacy.budget import Budget
 from dphyper.privacy.mechanisms import NoisyHistogram
 from dphyper.privacy.private_data import PrivateData
-from dphyper.targets.diffusion import to_unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +33,12 @@ class PrivateEvolutionOptions(FitOptions):
 
     Attributes:
         population: S, images in a population.
-        iterations: Votes; the population is varied between two of them.
-        votes: Nearest images that a record votes for, each with one over the root of their number.
-        threshold: H, what is taken off the votes of an image, in standard deviations of their noise.
-        first_strength: Strength of the first variation.
-        last_strength: Strength of the last one; between them it falls linearly.
-        public_images: Public images by whose statistics features are standardised.
+        iterations: Rounds of votes, at least 1; the population is varied between two of them.
+        votes: Number of nearest images that a record votes for, each with one over the root of that number.
+        threshold: H, subtracted from the votes of each image, in standard deviations of their noise.
+        first_strength: Strength of the first variation; see `Target.vary`.
+        last_strength: Strength of the last variation; between the two it changes linearly.
+        public_images: Public images whose statistics standardise the features.
     """
 
     population: int = 256
@@ -48,7 +48,7 @@ class PrivateEvolutionOptions(FitOptions):
     first_strength: float = 0.5
     last_strength: float = 0.25
     public_images: int = 2048
-    # Fewer and shorter steps than for public images: a few dozen generated ones are soon learned by heart.
+    # Fewer and shorter steps than for public images: a few dozen generated ones are soon memorised.
     fit_steps: int = 50
     fit_learning_rate: float = 0.003
 
@@ -61,7 +61,7 @@ class PrivateEvolutionOptions(FitOptions):
 
 
 class PrivateEvolution(Method):
-    """Images of the public model, selected by noisy votes and varied."""
+    """A LoRA fitted to images of the public model that noisy votes have selected and that were varied."""
 
     label = "Private Evolution"
     colour = "#117733"
@@ -90,14 +90,14 @@ class PrivateEvolution(Method):
         return calibrate(budget, *(NoisyHistogram(),) * options.iterations)
 
     def evolve(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The last population.
+        """Sample a population, and let the records vote and the population evolve.
 
         Returns:
-            (S, ...) images and (S,) their thresholded votes; equal ones if no image stands out.
+            (S, ...) images of the last population and (S,) their thresholded votes; all 1 if no image stands out.
         """
         options, base = self._options, self.target.initial()
-        features = PublicFeatures(self.target, some_records(self.public, options.public_images, rng))
-        images = to_unit(self.target.sample(base, options.population, rng)).to(base.device)
+        features = PublicFeatures(self.target, sample_records(self.public, options.public_images, rng))
+        images = self.target.encode(self.target.sample(base, options.population, rng))
         votes_S = torch.ones(options.population)
         for iteration, mechanism in enumerate(self.mechanisms(budget, options)):
             if iteration:
@@ -107,7 +107,7 @@ class PrivateEvolution(Method):
                 images = self.target.vary(base, images[rows.to(images.device)], strength, rng)
             candidates_SF = features(images)
             noisy_S = private.release_histogram(
-                lambda x, rng, among_SF=candidates_SF: nearest_votes(features(x), among_SF, options.votes),  # type: ignore[misc]
+                lambda x, rng, among_SF=candidates_SF: vote_for_nearest(features(x), among_SF, options.votes),  # type: ignore[misc]
                 mechanism,
                 role=f"votes {iteration + 1}",
             ).cpu()

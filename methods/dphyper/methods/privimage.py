@@ -1,11 +1,11 @@
-"""PrivImage: a noisy query finds the public tasks that the private records resemble, and the LoRA is fitted to these.
+"""PrivImage: a noisy query finds the public tasks that private records resemble, and warms the LoRA up on these.
 
-Each record votes, by the public features that it has by itself, for the public tasks whose centroids are nearest; the
-noisy votes choose tasks, whose images warm up the LoRA; DP-SGD spends what is left. Li et al. 2024, arXiv:2311.12850,
-with three departures: the semantic classes are public tasks and no classifier is trained; a vote has l2 norm 1, which
-the mechanism's sensitivity states, where the paper adds √w; the noise comes from the harness and not from a
-seed that is set just before it is drawn, as in published code. Where no task stands out of the noise, tasks are chosen
-by the noise, and nothing tells.
+Each record votes, by public features of its own, for the public tasks whose centroids are nearest. The noisy votes
+choose tasks, whose images warm up the LoRA; DP-SGD spends the rest. Li et al. 2024, arXiv:2311.12850.
+
+Departures: the semantic classes are public tasks, and no classifier is trained. A vote has l2 norm 1, which is the
+mechanism's sensitivity, where the paper adds √w. The noise comes from the harness, where published code seeds it just
+before it is drawn. Where no task stands out of the noise, the noise chooses, and nothing in the output shows it.
 
 Shapes: b records of a chunk, T public tasks, F features, N images.
 """
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from dphyper.bench.method import About
-from dphyper.methods.fitting import PublicFeatures, nearest_votes
+from dphyper.methods.fitting import PublicFeatures, vote_for_nearest
 from dphyper.methods.warm_start import Query, WarmStart, WarmStartOptions
 from dphyper.privacy.mechanisms import NoisyHistogram
 from dphyper.privacy.private_data import PrivateData
@@ -29,7 +29,7 @@ class PrivImageOptions(WarmStartOptions):
 
     Attributes:
         votes: w, nearest tasks that a record votes for, each with 1/√w.
-        selected: Tasks with the most votes whose images are trained on, each with the same weight.
+        selected: Number of tasks, those with the most votes, whose images warm the LoRA up; each has the same weight.
         centroid_images: Images of each task over which its centroid is averaged.
     """
 
@@ -73,7 +73,7 @@ class PrivImage(WarmStart):
         centroids_TF = features.features_NF.unflatten(0, (len(public.tasks), -1)).mean(1)
         votes = min(self._options.votes, len(centroids_TF))
         counts_T = private.release_histogram(
-            lambda x, rng: nearest_votes(features(x), centroids_TF, votes), query, role="votes for public tasks"
+            lambda x, rng: vote_for_nearest(features(x), centroids_TF, votes), query, role="votes for public tasks"
         )
         chosen = counts_T.topk(min(self._options.selected, len(counts_T))).indices.tolist()
         tasks = [torch.from_numpy(public.tasks[task]) for task in chosen]

@@ -1,7 +1,6 @@
 """The floor: the public base model, which uses nothing private.
 
-Its curve is flat in every axis but the reference it is compared with; whatever does not beat it has learned
-nothing from the private records.
+It is the same at every ε. A method that does not beat it has learned nothing from the private records.
 """
 
 import torch

@@ -1,9 +1,8 @@
-"""The space that public gradients span: the part that PDP-SGD, GEP and PAZO share.
+"""The space of the largest public gradients, which PDP-SGD, GEP and PAZO share.
 
-A `PublicSpaceGuide` holds an orthonormal basis of the k directions in which public gradients are largest. It is taken
-from the m×m Gram matrix, so that no P×P matrix is ever formed, in float64, and nothing private enters but θ, which
-is made of released sums. Only the space is determined: the sign of a direction, and the directions of equal values,
-are arbitrary.
+A `PublicSpaceGuide` holds an orthonormal basis of the k directions in which public gradients are largest. It comes from
+the m × m Gram matrix in float64, so that no P × P matrix is ever formed. Nothing private enters but θ, which is made of
+released sums. Only the space is determined: signs are arbitrary, and so are directions within equal singular values.
 
 Shapes: m public gradients, k directions, P parameters of the target.
 """
@@ -19,11 +18,11 @@ from dphyper.methods.descent import Guide, GuidedOptions
 
 @dataclass(frozen=True, kw_only=True)
 class PublicSpaceOptions(GuidedOptions):
-    """How the space of public gradients is taken.
+    """`GuidedOptions`, and how the space of public gradients is taken.
 
     Attributes:
-        basis_size: k, directions that are kept; at most m.
-        public_every: Steps for which a basis is kept before it is taken anew at the present parameters.
+        basis_size: k, directions of the space; at least 1 and at most m.
+        public_every: Steps between two bases; each is computed at the parameters of its step.
     """
 
     basis_size: int = 16
@@ -58,8 +57,8 @@ def principal_directions(rows_mP: Tensor, k: int) -> Tensor:
         k: At least 1.
 
     Returns:
-        (k, P) float32 orthonormal rows. Where the rows span less than k dimensions (a singular value below 1e-5 of
-        the largest counts as none) the last ones are zero, so that the shape depends on k alone.
+        (k, P) float32 orthonormal rows. Where the vectors span fewer than k dimensions the last rows are zero, so that
+        the shape depends on k alone. A singular value below 1e-5 of the largest counts as zero.
 
     >>> principal_directions(torch.tensor([[3.0, 0.0, 0.0], [0.0, 0.0, 2.0]]), 3).abs().tolist()
     [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]
@@ -73,11 +72,11 @@ def principal_directions(rows_mP: Tensor, k: int) -> Tensor:
 
 
 class PublicSpaceGuide(Guide):
-    """A guide with the basis (k, P) of the public gradients, taken anew every `public_every` steps."""
+    """A guide with a (k, P) basis of the space of public gradients, renewed every `public_every` steps."""
 
     basis_kP: Tensor
 
     def prepare(self, theta: Tensor, step: int) -> None:
-        """Take the basis, if it is time."""
+        """Renew the basis, if it is time."""
         if step % self.options.public_every == 0:
             self.basis_kP = principal_directions(self.public_gradients(theta), self.options.basis_size)

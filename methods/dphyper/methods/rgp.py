@@ -1,14 +1,14 @@
 """Reparametrised gradient perturbation: each weight matrix is reached through two thin gradient carriers.
 
 For a matrix W of the parameters, with L (out × c) and R (c × in) orthonormal, a record contributes ∂L = ∂W Rᵀ and
-∂R = Lᵀ ∂W, over all matrices together clipped and noised as in DP-SGD; the step follows (∂L) R + L (∂R) − L Lᵀ (∂L) R,
-the part of ∂W that the carriers can say, with noise in c (out + in) instead of out · in dimensions.
-Yu, Zhang, Chen, Yin & Liu 2021, arXiv:2106.09352, algorithm 1. The published code drops ∂R and reports better results;
-``carriers: left`` does that.
+∂R = Lᵀ ∂W. Over all matrices together these are clipped and noised as in DP-SGD. The step follows
+(∂L) R + L (∂R) − L Lᵀ (∂L) R, the part of ∂W that the carriers can express, with noise in c (out + in) instead of
+out · in dimensions. Yu, Zhang, Chen, Yin & Liu 2021, arXiv:2106.09352, algorithm 1. The published code drops ∂R and
+reports better results; ``carriers: left`` does the same.
 
-Departures: the paper takes the carriers from W's own history by power iteration; here they are the leading singular
-directions, on either side, of all public tasks' gradients of that matrix (a fine-tuning that begins at B = 0 has no
-history). And the row of a record is clipped once over all matrices, classifier or not: there is none.
+Departures: the paper takes the carriers from W's own history by power iteration. A fine-tuning that begins at B = 0 has
+no history, so here they are the leading singular directions, on either side, of all public tasks' gradients of that
+matrix. A record's row is clipped once over all matrices; there is no classifier to be treated apart.
 
 Shapes: b records, m public tasks, c columns of a carrier, P parameters; o × i one matrix.
 """
@@ -30,9 +30,10 @@ class RGPOptions(GuidedOptions):
     """Hyper-parameters of `RGP`.
 
     Attributes:
-        carrier_rank: c, columns of each carrier; where a matrix is thinner, its thin side.
+        carrier_rank: c, columns of each carrier, at least 1; no more than the thin side of a matrix has.
         carriers: ``both``, or ``left`` for (∂L) R alone.
-        public_every: Steps for which carriers are kept before they are taken anew at the present parameters.
+        public_every: Steps between two choices of carriers; each is made at the parameters of its step.
+        l2_clip_norm: C, bound on a record's gradients of all carriers together.
     """
 
     carrier_rank: int = 1
@@ -55,7 +56,7 @@ class Carriers(Guide):
     """(∂L) R + L (∂R) − L Lᵀ (∂L) R for each weight matrix; a target without matrices is one column."""
 
     def prepare(self, theta: Tensor, step: int) -> None:
-        """Take the carriers, if it is time."""
+        """Renew the carriers, if it is time."""
         if step % self.options.public_every:
             return
         public_mP = finite_rows(self.public_gradients(theta))
@@ -68,13 +69,13 @@ class Carriers(Guide):
             self.right_ci.append(right[:c].float())
 
     def _matrices(self, rows_bP: Tensor) -> Iterator[Tensor]:
-        """(b, o, i) of each weight matrix."""
-        shapes = getattr(self.target, "layer_shapes", [(self.target.num_parameters, 1)])
+        """The (b, o, i) part of each weight matrix in (b, P) rows."""
+        shapes = self.target.layer_shapes
         parts = rows_bP.split([o * i for o, i in shapes], dim=1)
         return (part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=True))
 
     def contribution(self, theta: Tensor, x: Tensor, rng: torch.Generator) -> Tensor:
-        """(b, D) gradients of all carriers."""
+        """(b, D) gradients of all carriers, one matrix after the other."""
         rows = []
         matrices = self._matrices(super().contribution(theta, x, rng))
         for gradient_boi, left_oc, right_ci in zip(matrices, self.left_oc, self.right_ci, strict=True):

@@ -1,8 +1,8 @@
-"""A noisy query that picks or makes images, a warm-up of the LoRA on these, then DP-SGD with what is left.
+"""A noisy query that picks or makes images, a warm-up of the LoRA on them, then DP-SGD with the rest of the budget.
 
-The share of the query in the budget is exact: its noise multiplier is that of a query which spends the share of the
-whole 1/σ², and the gradient steps are calibrated beside it, so that both together spend ε and δ and no more. The
-images may be public or released by the query; the warm-up is post-processing either way. A subclass gives the query.
+The query spends a stated share of the budget's 1/σ². The gradient steps are calibrated beside it, so that both together
+spend ε and δ exactly. The images may be public or made from the query's answer; the warm-up is post-processing either
+way. A subclass gives the query. Nothing tells whether the answer stands out of its noise.
 
 Shapes: N images, P parameters of the target.
 """
@@ -30,7 +30,7 @@ Query = NoisyHistogram | PoissonGradientSteps
 
 @dataclass(frozen=True, kw_only=True)
 class WarmStartOptions(RateOptions, FitOptions):
-    """Hyper-parameters of DP-SGD, of the fit before it, and how they share the budget.
+    """Hyper-parameters of DP-SGD and of the fit before it, and the query's share of the budget.
 
     Attributes:
         query_share: Share of the budget's 1/σ² that the query takes, above 0; at 1 no DP-SGD follows.
@@ -47,7 +47,7 @@ class WarmStartOptions(RateOptions, FitOptions):
 
 
 class WarmStart(Method):
-    """Query, warm-up, DP-SGD."""
+    """A method of three parts: query, warm-up, DP-SGD; a subclass gives the query and what becomes of its answer."""
 
     role: ClassVar[Role] = "method"
     selection: ClassVar[Selection] = "tuned_public"
@@ -63,10 +63,10 @@ class WarmStart(Method):
 
     @abstractmethod
     def ask(self, private: PrivateData, query: Query, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Run the query.
+        """Run the query, and choose or make images by its answer.
 
         Returns:
-            (N, ...) images for the warm-up and their (N,) weights.
+            (N, ...) images for the warm-up, and (N,) weights with which they are drawn.
         """
 
     @classmethod
@@ -80,7 +80,7 @@ class WarmStart(Method):
         return calibrate(budget, query, options.unscaled())
 
     def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Adaptation:
-        """Ask, fit the LoRA to the answer, and descend the noisy gradients from there."""
+        """Run the query, fit the LoRA to its images, and descend the noisy gradients from there."""
         options = self._options
         query, *steps = self.mechanisms(budget, options)
         assert isinstance(query, Query)

@@ -25,7 +25,8 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as change
 
 from dphyper.core.errors import UserError
-from dphyper.methods.hypernetwork import Hypernetwork, Shrinkage
+from dphyper.methods.embedding import Shrinkage
+from dphyper.methods.hypernetwork import Hypernetwork
 from dphyper.privacy.budget import Budget, Relation
 from dphyper.privacy.ledger import Ledger
 from dphyper.privacy.noise import NoiseSource
