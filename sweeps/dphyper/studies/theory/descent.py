@@ -11,6 +11,7 @@ R columns of settings side by side, M pooled public records.
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -117,28 +118,22 @@ class ResidualGradients(PlainGradients):
 
     releases = 2
 
-    def __init__(
-        self,
-        x_Bnp: Tensor,
-        y_Bn: Tensor,
-        columns: Columns,
-        budget: Budget,
-        rng: torch.Generator,
-        public: PublicKnowledge,
-    ) -> None:
-        super().__init__(x_Bnp, y_Bn, columns, budget, rng, public)
-        self.coordinates_Bnk = x_Bnp @ public.basis_dk
-        self.inside_Bn1 = self.coordinates_Bnk.norm(dim=2, keepdim=True)
-        self.outside_Bn1 = (self.norm_Bn1.square() - self.inside_Bn1.square()).clamp(min=0).sqrt()
+    @cached_property
+    def _parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, n, k) coordinates of the features in Û, and (B, n, 1) norms of what lies inside and outside of it."""
+        coordinates_Bnk = self.x_Bnp @ self.public.basis_dk
+        inside_Bn1 = coordinates_Bnk.norm(dim=2, keepdim=True)
+        return coordinates_Bnk, inside_Bn1, (self.norm_Bn1.square() - inside_Bn1.square()).clamp(min=0).sqrt()
 
     def __call__(self, theta_BpR: Tensor, step: int) -> Tensor:
         """Both parts put together, as in `PlainGradients`."""
         basis_dk, clips_R = self.public.basis_dk, self.columns.clips_R
         d, k = basis_dk.shape
+        coordinates_Bnk, inside_Bn1, outside_Bn1 = self._parts
         residual_BnR = self._residuals(theta_BpR)
-        inner_BkR = -self.coordinates_Bnk.mT @ self._clip(residual_BnR, self.inside_Bn1, clips_R)
+        inner_BkR = -coordinates_Bnk.mT @ self._clip(residual_BnR, inside_Bn1, clips_R)
         inner_BkR = inner_BkR + self._noise(k, self.multipliers[0])
-        outer_BpR = -self.x_Bnp.mT @ self._clip(residual_BnR, self.outside_Bn1, RESIDUAL_CLIP * clips_R)
+        outer_BpR = -self.x_Bnp.mT @ self._clip(residual_BnR, outside_Bn1, RESIDUAL_CLIP * clips_R)
         outer_BpR = outer_BpR - basis_dk @ (basis_dk.T @ outer_BpR)
         outer_BpR = outer_BpR + RESIDUAL_CLIP * self._noise(d, self.multipliers[1])
         return (basis_dk @ inner_BkR + outer_BpR) / self.x_Bnp.shape[1]
@@ -168,7 +163,8 @@ class CentredGradients(PlainGradients):
         factor_BnR = (self.columns.clips_R / square_BnR.sqrt()).clamp(max=1)
         total_BpR = -self.x_Bnp.mT @ (factor_BnR * residual_BnR) - h_BpR * factor_BnR.sum(1, keepdim=True)
         n, p = self.x_Bnp.shape[1:]
-        return h_BpR + (total_BpR + self._noise(p, self.multipliers[0])) / n
+        gradient_BpR: Tensor = h_BpR + (total_BpR + self._noise(p, self.multipliers[0])) / n
+        return gradient_BpR
 
 
 def descend(gradients: PlainGradients) -> Tensor:
