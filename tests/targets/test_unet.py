@@ -3,10 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from diffusers import UNet2DModel
 from torch import Tensor
 
-from dphyper.studies import gradient_cost
 from dphyper.targets.diffusion import new_scheduler, new_unet, to_unit
 from dphyper.targets.lora import LoRADiffusion
 
@@ -59,21 +57,3 @@ def test_variations_keep_more_of_the_image_the_less_they_are_varied() -> None:
         distance.append(float(own.mean() / other.mean()))
     assert distance[0] < distance[1] < distance[2]
     assert distance[2] == pytest.approx(1.0, abs=0.15)  # all of it is redrawn: the image is forgotten
-
-
-def test_cost_is_measured_beside_a_step_without_hooks(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Opacus' hooks, once there, stay on when they are switched off, and would slow the yardstick down."""
-    models = []
-
-    def small() -> UNet2DModel:
-        models.append(new_unet(image_size=16, channels=1, block_out_channels=(16, 16), layers_per_block=1))
-        return models[-1]
-
-    monkeypatch.setattr(gradient_cost, "unet", small)
-    monkeypatch.setattr(gradient_cost, "_peak_of_own_process", lambda *case: 0)
-    gradient_cost.main(batch=2, rounds=2)
-    hooked = [any(module._forward_hooks for module in model.modules()) for model in models]
-    assert hooked == [False, True, False, True]  # plain and ours, for two choices of layers
-    assert capsys.readouterr().out.count("ratio") == 2

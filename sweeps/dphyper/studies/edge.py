@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
-from dphyper.methods.hypernetwork import Hypernetwork, Shrinkage
+from dphyper.methods.hypernetwork import Hypernetwork
 from dphyper.privacy.budget import Budget, Relation
 from dphyper.privacy.ledger import Ledger
 from dphyper.privacy.noise import NoiseSource
@@ -94,9 +94,9 @@ def measure(method: Hypernetwork, x: Tensor, n: int) -> dict[str, float]:
     novel = method.contribution(given)[:, -1].count_nonzero() / n
     zero, infinite, n_1 = z_1k.new_zeros(1), z_1k.new_full((1,), math.inf), z_1k.new_full((1,), float(n))
     noisy_with_retreat = _mean_loss_of_releases(method, given, unseen)
-    with _without_retreat(method) as shrinkage:
+    with _without_retreat(method):
         return {
-            "embedding_shift": float(shrinkage.distance(z_1k, zero, n_1)),
+            "embedding_shift": float(method._shrinkage(z_1k.shape[1]).distance(z_1k, zero, n_1)),
             "novel": float(novel),
             "prior": mean_loss(method, method.decode(z_1k, infinite, n_1)[0], unseen),
             "hypernetwork": mean_loss(method, method.decode(z_1k, zero, n_1)[0], unseen),
@@ -106,14 +106,13 @@ def measure(method: Hypernetwork, x: Tensor, n: int) -> dict[str, float]:
 
 
 @contextmanager
-def _without_retreat(method: Hypernetwork) -> Iterator[Shrinkage]:
-    """The network as if no embedding lay too far out and no record were novel; gives its shrinkage."""
-    shrinkage = method.shrinkage[str(method.embedding_dim)]
-    assert isinstance(shrinkage, Shrinkage)
+def _without_retreat(method: Hypernetwork) -> Iterator[None]:
+    """Let the network believe every embedding and take no record for novel."""
+    shrinkage = method._shrinkage(method.embedding_dim)
     reach, limit = shrinkage.reach, method.novelty.limit
     shrinkage.reach = method.novelty.limit = math.inf
     try:
-        yield shrinkage
+        yield
     finally:
         shrinkage.reach, method.novelty.limit = reach, limit
 
