@@ -2,12 +2,11 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from dphyper.audits import contract
-from dphyper.bench.store import SCHEMA, Store
+from dphyper.bench.store import SCHEMA, Row, Store
 from dphyper.core.errors import UserError
 from dphyper.core.files import write_json
 from dphyper.core.specs import Cell
@@ -15,14 +14,38 @@ from dphyper.studies import accounting_cost
 
 
 def add_cell(store: Store, status: str) -> None:
-    """A cell of `dp_sgd` with a ledger, as far as the store and its check read one."""
+    """A cell of `dp_sgd` with its row and its ledger."""
     cell = Cell(task="8", method="dp_sgd", epsilon=2.0, options={"steps": 3, "multiplicity": 1})
-    facts = {name: getattr(cell, name) for name in ("task", "method", "epsilon", "delta", "n", "relation", "seed")}
-    row: Any = {**facts, "schema": SCHEMA, "cell": cell.id, "status": status, "error": "", "private": True}
-    row |= {"collection": "digits8", "split": "private", "embedding_dim": 0, "noise_draw": 0}
+    row = Row(
+        schema=SCHEMA,
+        cell=cell.id,
+        status=status,
+        error="",
+        sweep="test",
+        collection="digits8",
+        task=cell.task,
+        family=cell.task,
+        split="private",
+        development=False,
+        distance="near",
+        n=cell.n,
+        method=cell.method,
+        role="method",
+        epsilon=cell.epsilon,
+        delta=cell.delta,
+        relation=cell.relation,
+        embedding_dim=cell.embedding_dim,
+        seed=cell.seed,
+        noise_draw=cell.noise_draw,
+        private=True,
+        selection="fixed",
+        search="",
+        harness="0",
+        protocol="p",
+        extractor="efficientnet_lite0",
+    )
     store.write(cell, row)
-    made = contract.tiny_method(cell.method)
-    _, ledger = contract.adapt(made, contract.tiny_records())
+    _, ledger = contract.adapt(contract.tiny_method(cell.method), contract.tiny_records())
     write_json(store.directory(cell.id) / "ledger.json", ledger.to_json())
 
 
