@@ -50,7 +50,7 @@ audit: $(VENV)/.installed
 
 # The synthetic setting of the theory: more than 60,000 runs, figures, LaTeX table. Resumes where it stopped.
 theory: $(VENV)/.installed
-	$(BIN)/python -m dphyper.studies.theory.experiment --out docs/results/theory
+	$(BIN)/python -m dphyper.studies.theory --out docs/results/theory
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

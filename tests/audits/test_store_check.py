@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,6 @@ from dphyper.privacy.mechanisms import (
 from dphyper.privacy.noise import NoiseSource
 from dphyper.privacy.private_data import PrivateData
 from dphyper.privacy.statement import privacy_statement
-from dphyper.studies import accounting_cost
 
 OPTIONS = {"steps": 3, "sampling_prob": 0.5, "l2_clip_norm": 1.0}
 TUNED_OPTIONS = {"steps": 3, "sampling_prob": 1.0, "l2_clip_norm": 1.0, "mean_trials": 4.0}
@@ -205,13 +203,6 @@ def test_each_contradiction_is_found(store: Store, tamper: Callable[[Path], None
     findings = check_store(store)
     assert any(finding in line for line in findings), findings
     assert all("\n" not in line for line in findings)
-
-
-def test_the_cost_of_accounting_is_measured_on_a_store(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    accounting_cost.main(store.root, repetitions=2)
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(accounting_cost.MECHANISMS) + 1
-    assert re.search(r"ms a cell, \d+\.\d\d ms cached \(\d+ cells\)$", lines[-1])
 
 
 def in_trial(part: int, **values: Any) -> Callable[[Path], None]:

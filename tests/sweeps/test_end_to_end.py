@@ -22,9 +22,7 @@ from dphyper.bench.runner import Runner
 from dphyper.bench.store import Store
 from dphyper.bench.tracking import Tracking
 from dphyper.cli.main import main, read_sweep
-from dphyper.core.errors import UserError
 from dphyper.core.specs import Cell
-from dphyper.studies import adaptation_cost
 from dphyper.sweeps.queue import Queue
 
 SweepFile = Callable[..., Path]
@@ -297,13 +295,3 @@ def test_every_method_goes_through_the_harness(sweep_file: SweepFile, tmp_path: 
     assert rows.loc["hypernetwork", "embedding_shift"] > 0
     assert rows.loc["nonprivate_full", "parameters"] > 10 * rows.loc["nonprivate_lora", "parameters"]
     assert (rows.loc[rows["private"] & (rows["role"] == "method"), "epsilon_spent"] > 1.9).all()
-
-
-def test_adaptation_is_measured_once_for_each_method_that_spends(sweep_file: SweepFile, tmp_path: Path) -> None:
-    path, table = sweep_file(grid=[{"method": ["public_only", "dp_sgd"], "epsilon": [2, 1]}]), tmp_path / "cost.csv"
-    adaptation_cost.main(str(path), repetitions=2, out=table)
-    cost = pd.read_csv(table)
-    assert [*cost["method"]] == ["dp_sgd"]
-    assert (cost[["seconds", "mib_before"]] > 0).all(axis=None)
-    with pytest.raises(UserError, match="no cell with a finite epsilon"):
-        adaptation_cost.main(str(sweep_file(grid=[{"method": ["public_only"]}])))

@@ -3,10 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from diffusers import UNet2DModel
 from torch import Tensor
 
-from dphyper.studies import gradient_cost
 from dphyper.targets.diffusion import new_scheduler, new_unet, to_unit
 from dphyper.targets.lora import LoRADiffusion
 
@@ -61,19 +59,52 @@ def test_variations_keep_more_of_the_image_the_less_they_are_varied() -> None:
     assert distance[2] == pytest.approx(1.0, abs=0.15)  # all of it is redrawn: the image is forgotten
 
 
-def test_cost_is_measured_beside_a_step_without_hooks(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Opacus' hooks, once there, stay on when they are switched off, and would slow the yardstick down."""
-    models = []
+def test_opacus_gradients_equal_those_of_expanded_parameters() -> None:
+    """Two independent ways to per-example gradients: opacus' hooks, and one copy of θ for each example."""
+    model, x = target(), images(6)
+    theta = 0.1 * torch.randn(model.num_parameters, generator=torch.Generator().manual_seed(2))
+    by_hooks = model.per_example_gradients(theta, x, torch.Generator().manual_seed(3), 1)
+    copies = theta.expand(6, -1).clone().requires_grad_()
+    loss = model.per_example_loss(copies, x, torch.Generator().manual_seed(3)).sum()
+    (by_copies,) = torch.autograd.grad(loss, copies)
+    torch.testing.assert_close(by_hooks, by_copies, rtol=1e-3, atol=1e-7)
 
-    def small() -> UNet2DModel:
-        models.append(new_unet(image_size=16, channels=1, block_out_channels=(16, 16), layers_per_block=1))
-        return models[-1]
 
-    monkeypatch.setattr(gradient_cost, "unet", small)
-    monkeypatch.setattr(gradient_cost, "_peak_of_own_process", lambda *case: 0)
-    gradient_cost.main(batch=2, rounds=2)
-    hooked = [any(module._forward_hooks for module in model.modules()) for model in models]
-    assert hooked == [False, True, False, True]  # plain and ours, for two choices of layers
-    assert capsys.readouterr().out.count("ratio") == 2
+def test_noise_multiplicity_averages_before_clipping() -> None:
+    """K draws of one image give one gradient row, the mean over the draws."""
+    model, x = target(), images(3)
+    theta = 0.1 * torch.randn(model.num_parameters, generator=torch.Generator().manual_seed(2))
+    rows = model.per_example_gradients(theta, x, torch.Generator().manual_seed(3), 4)
+    copies = theta.expand(12, -1).clone().requires_grad_()
+    loss = model.per_example_loss(copies, x.repeat_interleave(4, 0), torch.Generator().manual_seed(3)).sum()
+    (each,) = torch.autograd.grad(loss, copies)
+    torch.testing.assert_close(rows, each.view(3, 4, -1).mean(1), rtol=1e-3, atol=1e-7)
+
+
+def test_few_step_samples_are_those_of_a_deterministic_sampler() -> None:
+    """Against diffusers' DDIM at the same times; and they have a gradient in θ."""
+    from diffusers import DDIMScheduler
+
+    model = target()
+    theta = 0.1 * torch.randn(model.num_parameters, generator=torch.Generator().manual_seed(1))
+    theta.requires_grad_()
+    images = model.few_step_samples(theta, 3, 3, torch.Generator().manual_seed(2))
+    (gradient,) = torch.autograd.grad(images.sum(), theta)
+    assert gradient.isfinite().all()
+    assert float(gradient.abs().max()) > 0
+
+    solver = DDIMScheduler.from_config(model.scheduler.config, clip_sample=True)
+    solver.set_timesteps(3)
+    x = torch.randn((3, *model.image_shape), generator=torch.Generator().manual_seed(2))
+    solver.timesteps = torch.tensor([999, 666, 333])
+    alpha = model.scheduler.alphas_cumprod
+    with torch.no_grad():
+        for t, after in ((999, 666), (666, 333), (333, None)):
+            with model._bound(theta.detach()):
+                v = model.unet(x, t, return_dict=False)[0]
+            step = solver.step(v, t, x)
+            clean = step.pred_original_sample
+            if after is not None:
+                noise = (x - alpha[t].sqrt() * clean) / (1 - alpha[t]).sqrt()
+                x = alpha[after].sqrt() * clean + (1 - alpha[after]).sqrt() * noise
+    torch.testing.assert_close(images.detach(), clean, rtol=1e-3, atol=1e-3)

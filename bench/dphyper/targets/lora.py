@@ -278,7 +278,11 @@ class LoRADiffusion(Target):
 
     def _solver(self) -> DPMSolverMultistepScheduler:
         solver = DPMSolverMultistepScheduler.from_config(
-            self.scheduler.config, algorithm_type="sde-dpmsolver++", final_sigmas_type="zero"
+            self.scheduler.config,
+            algorithm_type="sde-dpmsolver++",
+            final_sigmas_type="zero",
+            # A schedule that was saved names its spacing, a new one leaves it to the solver, whose default is another.
+            timestep_spacing=self.scheduler.config["timestep_spacing"],
         )
         solver.set_timesteps(self.sampling_steps)
         return solver

@@ -1,28 +1,27 @@
 """What per-example gradients cost: ``python -m dphyper.studies.gradient_cost``.
 
-`LoRADiffusion.per_example_gradients` beside what cannot be avoided, a training step of the same LoRA in plain PyTorch
-without a hook: forward, mean loss, backward. Steps of both kinds take turns, so that other load on the machine falls on
-both alike, and the time is the processor's. Peak memory is that of a process of its own for each case. The numbers are
-of one small U-Net, 16×16 images, on this machine; on an accelerator, or for a larger U-Net, they are others.
+`LoRADiffusion.per_example_gradients` stands beside the least that any gradient costs: a training step of the same LoRA
+in plain PyTorch without a hook (forward, mean loss, backward). Steps of both kinds take turns, so other load on the
+machine falls on both alike, and the time is the processor's. Peak memory is that of a process of its own for each case.
+The numbers are those of one small U-Net, 16×16 images, on this machine; an accelerator or a larger U-Net has others.
 """
 
-import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Callable
 
 import torch
 from diffusers import UNet2DModel
-from jsonargparse import auto_cli
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor
 
+from dphyper.studies.command import run_command
+from dphyper.studies.process import peak_mib, run_alone
 from dphyper.targets.diffusion import corrupt, new_scheduler, new_unet
 from dphyper.targets.lora import LORA_MODULES, LoRADiffusion
 
 RANK = 4
-WARM_UP = 3
+WARM_UP = 3  # steps that are not timed
 CASES = {"model alone": -1, "plain step": 0, "K = 1": 1, "K = 8": 8}
 """Draws of time and noise for each image; 0 is the plain step, and -1 no step at all."""
 
@@ -38,31 +37,34 @@ def main(batch: int = 64, rounds: int = 30, threads: int = 1) -> None:
         threads: Of torch. The processor's time is that of all threads together.
     """
     torch.set_num_threads(threads)
-    x = images(batch)
+    x = draw_images(batch)
     for name, convolutions in (("attention", False), ("attention and convolutions", True)):
-        plain, ours = plain_step(convolutions), per_example_step(convolutions, 1)
+        plain, ours = make_plain_step(convolutions), make_per_example_step(convolutions, 1)
         turns = [(_seconds(plain, x), _seconds(ours, x)) for _ in range(WARM_UP + rounds)][WARM_UP:]
         times = [1e3 * statistics.median(column) for column in zip(*turns, strict=True)]
         ratio = statistics.median(second / first for first, second in turns)
         print(f"{name}: plain step {times[0]:.0f} ms, per-example gradients {times[1]:.0f} ms, ratio {ratio:.2f}")
-        peaks = (f"{case} {_peak_of_own_process(draws, convolutions, batch)}" for case, draws in CASES.items())
+        peaks = (f"{case} {run_alone(measure_peak, draws, convolutions, batch)}" for case, draws in CASES.items())
         print(f"{name}: peak memory in MiB: {', '.join(peaks)}")
 
 
-def images(batch: int) -> Tensor:
+def draw_images(batch: int) -> Tensor:
     """(b, 1, 16, 16) of uniform noise; time and memory do not depend on what is seen."""
     return torch.rand(batch, 1, 16, 16) * 2 - 1
 
 
-def unet() -> UNet2DModel:
+def make_unet() -> UNet2DModel:
     """The untrained U-Net of the default base model."""
     return new_unet(image_size=16, channels=1, block_out_channels=(32, 64, 64), layers_per_block=1)
 
 
-def plain_step(convolutions: bool) -> Step:
-    """One training step. `LoRADiffusion` would not do: opacus' hooks stay on its modules when they are switched off."""
+def make_plain_step(convolutions: bool) -> Step:
+    """One training step without hooks.
+
+    `LoRADiffusion` would not do: opacus' hooks stay on its modules when they are switched off.
+    """
     wanted = LORA_MODULES["attention"] + (LORA_MODULES["convolutions"] if convolutions else [])
-    model, scheduler = unet().requires_grad_(False), new_scheduler()
+    model, scheduler = make_unet().requires_grad_(False), new_scheduler()
     model = inject_adapter_in_model(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=wanted), model)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("lora_B" in name)
@@ -76,9 +78,9 @@ def plain_step(convolutions: bool) -> Step:
     return step
 
 
-def per_example_step(convolutions: bool, multiplicity: int) -> Step:
+def make_per_example_step(convolutions: bool, multiplicity: int) -> Step:
     """The gradient of every image, by the code that private runs use."""
-    target = LoRADiffusion(unet(), new_scheduler(), rank=RANK, sampling_steps=1, seed=0, convolutions=convolutions)
+    target = LoRADiffusion(make_unet(), new_scheduler(), rank=RANK, sampling_steps=1, seed=0, convolutions=convolutions)
     theta, rng = target.initial(), torch.Generator().manual_seed(0)
     return lambda x: target.per_example_gradients(theta, x, rng, multiplicity)
 
@@ -89,20 +91,14 @@ def _seconds(step: Step, x: Tensor) -> float:
     return time.process_time() - begin
 
 
-def _peak_of_own_process(draws: int, convolutions: bool, batch: int) -> int:
-    # Forked from a server that has only imported: a spawned process would begin with the peak of this one.
-    with multiprocessing.get_context("forkserver").Pool(1) as pool:
-        return pool.apply(peak, (draws, convolutions, batch))
-
-
-def peak(draws: int, convolutions: bool, batch: int) -> int:
-    """Greatest resident memory of this process in MiB after a few steps; on Linux, whose unit is the KiB."""
+def measure_peak(draws: int, convolutions: bool, batch: int) -> int:
+    """Peak memory in MiB after a few steps, for a process that does nothing else; ``draws`` as in `CASES`."""
     torch.set_num_threads(1)
-    step = per_example_step(convolutions, draws) if draws > 0 else plain_step(convolutions)
+    step = make_per_example_step(convolutions, draws) if draws > 0 else make_plain_step(convolutions)
     for _ in range(WARM_UP if draws >= 0 else 0):
-        step(images(batch))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        step(draw_images(batch))
+    return peak_mib()
 
 
 if __name__ == "__main__":
-    auto_cli(main)
+    run_command(main)
