@@ -64,7 +64,7 @@ def test_every_task_has_a_row_of_losses_and_one_of_distances(
     limits.main("any.yaml", out)
     whole = pd.read_csv(out, dtype={"task": str})
     assert [*zip(whole["task"], whole["measure"], strict=True)] == [
-        (task, measure) for task in ("1", "2") for measure in ("denoising_loss", "fid")
+        (task, measure) for task in ("1", "2") for measure in ("denoising_loss", "frechet")
     ]
     assert np.isfinite(whole.drop(columns=["network", "task", "measure"])).all(axis=None)
 
