@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench compare audit theory clean
+.PHONY: demo test lint measure compare audit theory clean
 
 # The extras follow pyproject.toml. pip leaves an installed torch alone when it is new enough.
 $(VENV)/.installed: pyproject.toml
@@ -21,7 +21,7 @@ test: $(VENV)/.installed
 # Slow measurements on tuning tasks (they resume where they stopped): how defaults were chosen, what the hypernetwork
 # reaches, what one network for every k costs, what limits it and where it would do harm; then what accounting,
 # per-example gradients and adaptation cost.
-bench: $(VENV)/.installed
+measure: $(VENV)/.installed
 	for name in tune_dp_sgd tune gap nested; do \
 		$(BIN)/dphyper sweep run sweeps/$$name.yaml && $(BIN)/dphyper report --store runs/$$name || exit; done
 	$(BIN)/python -m dphyper.studies.accounting_cost --store runs/tune_dp_sgd
