@@ -45,8 +45,8 @@ def test_every_file_is_written(report: Path) -> None:
     (folder,) = (path for path in report.parent.iterdir() if path.is_dir())
     names = {path.name for path in folder.iterdir()}
     assert names >= {
-        "distance_vs_epsilon.pdf", "distance_vs_epsilon.png", "distance_vs_epsilon_tuning.pdf", "samples_kettle.png", "numbers.csv",
-        "differences.csv", "private_main.tex", "private_main.md", "private_tasks.tex", "private_differences.tex",
+        "distance_vs_epsilon.pdf", "distance_vs_epsilon.png", "distance_vs_epsilon_tuning.pdf", "samples_kettle.png",
+        "numbers.csv", "differences.csv", "private_main.tex", "private_main.md", "private_tasks.tex", "private_differences.tex",
         "gap_closed.csv", "gap_closed.md", "gap_closed.tex", "gains.csv", "gains.md", "gains.tex",
     }  # fmt: skip
     assert "distance_vs_embedding_dim.pdf" not in names

@@ -67,5 +67,5 @@ def test_a_table_of_an_outside_package_is_found_and_anything_else_refused(monkey
     names = [name for name, _, _ in in_page_order()]
     assert names[names.index("own") - 1 : names.index("own") + 2] == ["gains", "own", "gap_closed"]
     monkeypatch.setitem(TABLES.locations, "own", "dphyper.reports.table:Table")
-    with pytest.raises(UserError, match="no subclass of dphyper.reports.table:ReportTable"):
+    with pytest.raises(UserError, match=r"no subclass of dphyper\.reports\.table:ReportTable"):
         [*in_page_order()]

@@ -92,7 +92,8 @@ def _frame_means(ax: Axes, points: pd.DataFrame, towards: Direction) -> pd.DataF
     spread = float(np.ptp(framed["mean"])) or float(framed["half"].max()) or 1.0
     reach = framed["half"].fillna(0).clip(upper=spread)
     low, high = (framed["mean"] - reach).min(), (framed["mean"] + reach).max()
-    low, high = low - 0.06 * (high - low), high + 0.06 * (high - low)
+    margin = 0.06 * ((high - low) or 1.0)
+    low, high = low - margin, high + margin
     ax.set_ylim(low, high)
     outside: pd.DataFrame = points[points["mean"] > high if towards.sign < 0 else points["mean"] < low]
     return outside

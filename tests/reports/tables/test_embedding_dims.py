@@ -37,6 +37,6 @@ def test_where_more_is_better_each_k_stands_beside_the_highest(tmp_path: Path, r
     table = EmbeddingDims.make(only(store), "private")
     assert table is not None
     assert table.bold is not None
-    assert [*table.cells["ε = 1"]] == ["111 (− 20 ± 0)", "131"]
+    assert [*table.cells["ε = 1"]] == ["111.0 (− 20.0 ± 0.0)", "131.0"]
     assert [*table.bold["ε = 1"]] == [False, True]
     assert "how far it lies below the highest of its method" in table.caption
