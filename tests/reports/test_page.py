@@ -46,7 +46,8 @@ def test_every_file_is_written(report: Path) -> None:
     names = {path.name for path in folder.iterdir()}
     assert names >= {
         "distance_vs_epsilon.pdf", "distance_vs_epsilon.png", "distance_vs_epsilon_tuning.pdf", "samples_kettle.png",
-        "numbers.csv", "differences.csv", "private_main.tex", "private_main.md", "private_tasks.tex", "private_differences.tex",
+        "numbers.csv", "differences.csv",
+        "private_main.tex", "private_main.md", "private_tasks.tex", "private_differences.tex",
         "gap_closed.csv", "gap_closed.md", "gap_closed.tex", "gains.csv", "gains.md", "gains.tex",
     }  # fmt: skip
     assert "distance_vs_embedding_dim.pdf" not in names

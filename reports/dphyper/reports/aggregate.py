@@ -79,7 +79,7 @@ def at_every_epsilon(section: Section) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True).drop_duplicates(["metric", *POINT, "seed"])
 
 
-def paired(first: pd.DataFrame, second: pd.DataFrame) -> Interval:
+def paired_difference(first: pd.DataFrame, second: pd.DataFrame) -> Interval:
     """Interval of first − second over the seeds that both have; both are one point of one metric."""
     difference = first.set_index("seed")["value"] - second.set_index("seed")["value"]
     return interval(difference.dropna())
@@ -114,7 +114,7 @@ def best(values: pd.DataFrame) -> set[tuple[Any, ...]]:
             continue
         lead = max(points.values(), key=goodness)
         for key, part in points.items():
-            difference = paired(part, lead)
+            difference = paired_difference(part, lead)
             if part is lead or (difference.seeds > 1 and direction(key[0]).sign * difference.sign >= 0):
                 bold.add(key)
     return bold

@@ -13,7 +13,7 @@ import pandas as pd
 from dphyper.reports.aggregate import aggregate
 from dphyper.reports.measures import metric_title
 from dphyper.reports.sections import Section
-from dphyper.reports.style import LINES, budget, digits, epsilon, epsilon_places, look, marked, named, number, records
+from dphyper.reports.style import LINES, add_names, budget, digits, epsilon, epsilon_places, look, mark, number, records
 
 # Plotly's words for matplotlib's markers and line styles.
 SYMBOLS = {"o": "circle", "s": "square", "^": "triangle-up", "v": "triangle-down", "P": "cross", "D": "diamond"}
@@ -22,12 +22,12 @@ DASHES = {"-.": "dashdot", ":": "dot", "--": "dash", "-": "solid"}
 
 def chart(section: Section) -> dict[str, Any]:
     """Axis ticks, names of the metrics, and the choices: a title with its traces for each metric."""
-    points = named(aggregate(section.values))
+    points = add_names(aggregate(section.values))
     places = epsilon_places(section)
     ends = (min(places.values()) / 1.25, 1.25 * max(places.values()))
     choices = []
     for split in ("private", "tuning"):
-        for task in section.shown(split):
+        for task in section.tasks_with_mean(split):
             own = points[(points["split"] == split) & (points["task"] == task)]
             traces = {metric: _traces(own[own["metric"] == metric], places, ends) for metric in section.metrics}
             title = section.title(split, task)
@@ -82,5 +82,5 @@ def _traces(points: pd.DataFrame, places: dict[float, float], ends: tuple[float,
 
 def _hover(point: Any, decimals: int) -> str:
     where = "no ε" if point.role != "method" else budget(point.epsilon)
-    value = marked(number(point.mean, point.half, decimals), point.doubted)
+    value = mark(number(point.mean, point.half, decimals), point.doubted)
     return f"{point.series}<br>{where}: {value}<br>seeds: {point.seeds}"

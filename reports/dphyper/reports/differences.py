@@ -8,10 +8,10 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
-from dphyper.reports.aggregate import Interval, at_every_epsilon, paired
+from dphyper.reports.aggregate import Interval, at_every_epsilon, paired_difference
 from dphyper.reports.measures import direction
 from dphyper.reports.sections import Section
-from dphyper.reports.style import look, named
+from dphyper.reports.style import add_names, look
 
 HYPERNETWORK = "hypernetwork"
 RIVALS = ("public_mean", "public_only", "dp_sgd")  # told of even where they were not run
@@ -42,7 +42,7 @@ def differences(section: Section) -> pd.DataFrame:
         ``split``, ``task``, ``epsilon``, ``series``, ``rival``, ``rival_method``, ``difference``, ``half``, ``seeds``
         (that both have), ``low``, ``high``, ``verdict`` and ``doubted`` (of one of them).
     """
-    values = named(at_every_epsilon(section))
+    values = add_names(at_every_epsilon(section))
     values = values[np.isfinite(values["epsilon"])]
     own = values[(values["method"] == HYPERNETWORK) & (values["role"] == "method")]
     others = values.loc[(values["role"] == "method") & (values["method"] != HYPERNETWORK), "method"]
@@ -54,7 +54,7 @@ def differences(section: Section) -> pd.DataFrame:
             points = dict(iter(theirs[theirs["series"] == rival].groupby(place)))
             for key, mine in own.groupby([*place, "series"], sort=False):
                 other = points.get(key[:-1], theirs.head(0))
-                gap, doubted = paired(mine, other), bool(mine["doubted"].any() or other["doubted"].any())
+                gap, doubted = paired_difference(mine, other), bool(mine["doubted"].any() or other["doubted"].any())
                 said = verdict_on(gap, key[0])
                 rows.append((*key, rival, method, *gap, gap.mean - gap.half, gap.mean + gap.half, said, doubted))
     numbers = ["difference", "half", "seeds", "low", "high"]

@@ -26,7 +26,7 @@ from dphyper.reports.aggregate import aggregate
 from dphyper.reports.measures import Direction, direction, metric_title
 from dphyper.reports.samples import Strip
 from dphyper.reports.sections import Section
-from dphyper.reports.style import LINES, budget, digits, epsilon, epsilon_places, look, named, records
+from dphyper.reports.style import LINES, add_names, budget, digits, epsilon, epsilon_places, look, records
 
 TEXT_WIDTH, COLUMN_WIDTH = 6.75, 3.25  # inches, of a two-column paper
 CURVES = 7  # in one panel; more can hardly be told apart at this size
@@ -105,12 +105,12 @@ def distance_vs_epsilon(section: Section, split: str, path: Path) -> bool:
     More than `CURVES` curves are dealt to several panels of one task, which share their frame and repeat the series
     that know no ε.
     """
-    points = named(aggregate(section.values))
+    points = add_names(aggregate(section.values))
     points = points[(points["metric"] == HEADLINE) & (points["split"] == split)].copy()
     points["constant"] = (points["role"] != "method") & np.isinf(points["epsilon"])
     series = [*dict.fromkeys(points.loc[~points["constant"], "series"])]
     parts = np.array_split(np.asarray(series, object), max(math.ceil(len(series) / CURVES), 1))
-    tasks = section.shown(split)
+    tasks = section.tasks_with_mean(split)
     if not tasks:
         return False
     panels = [(task, part) for task in tasks for part in parts]
@@ -177,11 +177,11 @@ def _digits_in_figures(points: pd.DataFrame) -> int:
 
 def distance_vs_embedding_dim(section: Section, path: Path) -> bool:
     """One line for each embedding method and ε; False, and no file, when no method ran with several k."""
-    points = named(aggregate(section.every_k))
+    points = add_names(aggregate(section.every_k))
     points = points[(points["metric"] == HEADLINE) & (points["split"] == "private") & (points["embedding_dim"] > 0)]
     several = points.groupby("method")["embedding_dim"].transform("nunique") > 1
     points = points[several]
-    tasks = [task for task in section.shown("private") if task in {*points["task"]}]
+    tasks = [task for task in section.tasks_with_mean("private") if task in {*points["task"]}]
     if points.empty:
         return False
     budgets = sorted(points.loc[points["role"] == "method", "epsilon"].unique())
@@ -228,7 +228,7 @@ def embedding_dim_heat_map(section: Section, path: Path) -> bool:
     grids = {
         (method, task): grid
         for method, own in points.groupby("method", sort=False)
-        for task in section.shown("private")
+        for task in section.tasks_with_mean("private")
         if min((grid := _grid(own[own["task"] == task])).shape) > 1
     }
     if not grids:

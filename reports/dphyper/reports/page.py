@@ -27,7 +27,7 @@ from dphyper.reports.differences import differences
 from dphyper.reports.measures import metric_label, metric_title
 from dphyper.reports.samples import strips
 from dphyper.reports.sections import Section, load, sections, support
-from dphyper.reports.style import budget, counts, epsilon, look, named, number_format
+from dphyper.reports.style import add_names, budget, count_range, epsilon, look, number_format
 from dphyper.reports.table import in_page_order
 from dphyper.reports.verdict import verdict
 
@@ -84,7 +84,7 @@ def _section(store: Store, section: Section, out: Path) -> dict[str, Any]:
     name = f"{key['collection']}_n{key['n']}_{content_hash(key)[:6]}".replace("/", "-")
     folder = out / name
     folder.mkdir(exist_ok=True)
-    named(aggregate(section.values)).assign(**key).to_csv(folder / "numbers.csv", index=False)
+    add_names(aggregate(section.values)).assign(**key).to_csv(folder / "numbers.csv", index=False)
     differences(section).assign(**key).to_csv(folder / "differences.csv", index=False)
     tables = _tables(section, folder)
     downloads = ["numbers", "differences", *(table["name"] for table in tables if table["numbers"])]
@@ -116,8 +116,8 @@ def _facts(section: Section) -> list[tuple[str, str]]:
         ("Private records n", str(key["n"])),
         ("Tasks", f"{len(section.tasks('private'))} private, {len(section.tasks('tuning'))} tuning"),
         ("Seeds", str(rows["seed"].nunique())),
-        ("Images", f"{counts(rows['num_images'])} against {counts(rows['num_reference'])}"),
-        ("Real versus real at", f"{counts(rows['num_real'])} images"),
+        ("Images", f"{count_range(rows['num_images'])} against {count_range(rows['num_reference'])}"),
+        ("Real versus real at", f"{count_range(rows['num_real'])} images"),
         ("Sampling steps", str(key["sampling_steps"])),
         ("Protocol", key["protocol"]),
     ]
@@ -183,14 +183,14 @@ def _tables(section: Section, folder: Path) -> list[dict[str, Any]]:
 
 def _tasks(section: Section) -> list[dict[str, Any]]:
     """What is known of each task without any method."""
-    form = number_format(section)
+    form, real = number_format(section), f"real_{HEADLINE}"
     return [
         {
             "task": section.title(str(split), str(task)), "split": split, "family": part["family"].iloc[0],
             "distance": part["distance"].iloc[0],
-            "reference": counts(part["num_reference"]),
+            "reference": count_range(part["num_reference"]),
             "shift": form.value(part["public_shift"].mean()) if part["public_shift"].notna().any() else "–",
-            "real": form.value(part.drop_duplicates("seed")[f"real_{HEADLINE}"].mean()),
+            "real": form.value(part.drop_duplicates("seed")[real].mean()) if real in part else "–",
         }
         for (split, task), part in section.rows.groupby(["split", "task"])
     ]  # fmt: skip
@@ -217,7 +217,7 @@ def _galleries(store: Store, section: Section, folder: Path) -> list[dict[str, A
 
 def _statements(section: Section) -> list[dict[str, Any]]:
     """Privacy statements of the private tasks, each text once for each method, with the ε it was made for."""
-    rows = named(section.rows[section.rows["statement"].notna()].sort_values("seed"))
+    rows = add_names(section.rows[section.rows["statement"].notna()].sort_values("seed"))
     return [
         {
             "series": series,

@@ -10,7 +10,7 @@ import numpy as np
 
 from dphyper.bench.store import Store
 from dphyper.reports.sections import Section
-from dphyper.reports.style import budget, named, records
+from dphyper.reports.style import add_names, budget, records
 
 
 class Sample(NamedTuple):
@@ -29,7 +29,7 @@ class Strip(NamedTuple):
 
 def strips(store: Store, section: Section, task: str) -> list[Strip]:
     """The strips of one task: references first, then one for each private method."""
-    rows = named(section.rows[section.rows["task"] == task].sort_values("seed"))
+    rows = add_names(section.rows[section.rows["task"] == task].sort_values("seed"))
     rows = rows.drop_duplicates(["series", "epsilon"])
     real = [store.directory(cell) / "reference.png" for cell in rows["cell"]]
     fixed = [Sample("Real images (reference)", path) for path in real if path.exists()][:1]

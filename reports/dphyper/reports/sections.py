@@ -72,7 +72,7 @@ class Section:
         """The tasks of a split, by name."""
         return sorted(self.rows.loc[self.rows["split"] == split, "task"].unique())
 
-    def shown(self, split: str) -> list[str]:
+    def tasks_with_mean(self, split: str) -> list[str]:
         """What to show of a split: `ALL`, where there are several tasks, and then each task."""
         tasks = self.tasks(split)
         return [ALL, *tasks] if len(tasks) > 1 else tasks
@@ -89,11 +89,6 @@ class Section:
     def development(self) -> set[str]:
         """The tasks of families that have prompted a decision of the design."""
         return {*self.rows.loc[self.rows["development"], "task"]}
-
-    @property
-    def support(self) -> str:
-        """How many private rows support no claim, as a sentence; empty if every one does."""
-        return support(self.rows)
 
     @property
     def extractor(self) -> str:
@@ -141,7 +136,7 @@ def support(rows: pd.DataFrame) -> str:
 def sections(rows: pd.DataFrame) -> Iterator[Section]:
     """Cut finished rows into sections, in the order of their keys."""
     for key, found in rows[rows["status"] == "done"].groupby(SECTION):
-        part = _named_variants(_without_trials(found))
+        part = _name_variants(_drop_trials(found))
         own, tuned_k = [], {}
         for method, group in part.groupby("method"):
             k, tuned = _own_k(group)
@@ -161,7 +156,7 @@ def sections(rows: pd.DataFrame) -> Iterator[Section]:
         )
 
 
-def _without_trials(rows: pd.DataFrame) -> pd.DataFrame:
+def _drop_trials(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows without the tuning rows whose options lost: the private rows of their method, ε and k have others."""
     point = ["method", "epsilon", "embedding_dim"]
     private = rows[rows["split"] == "private"]
@@ -171,7 +166,7 @@ def _without_trials(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[~decided | chosen]
 
 
-def _named_variants(rows: pd.DataFrame) -> pd.DataFrame:
+def _name_variants(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows with the column ``variant``: the options in which the rows of a method differ, such as ``rank=4``."""
     rows = rows.assign(variant="")
     # Whatever the seeds: those of one point with other options would be averaged.

@@ -113,19 +113,19 @@ def number_format(section: Section, metric: str = HEADLINE) -> NumberFormat:
     return NumberFormat(scale, digits(section.values.loc[section.values["metric"] == metric, "value"] / scale))
 
 
-def marked(text: str, doubted: bool) -> str:
+def mark(text: str, doubted: bool) -> str:
     """A number in print, marked where rows that support no claim are behind it.
 
-    >>> marked("12.3 ± 0.4", True), marked("12.3 ± 0.4", False)
+    >>> mark("12.3 ± 0.4", True), mark("12.3 ± 0.4", False)
     ('12.3 ± 0.4‡', '12.3 ± 0.4')
     """
     return text + DOUBT * bool(doubted)
 
 
-def counts(values: "pd.Series[Any]") -> str:
+def count_range(values: "pd.Series[Any]") -> str:
     """The range of a column of counts, or "?" where nothing is known.
 
-    >>> counts(pd.Series([3, 3])), counts(pd.Series([2, 3])), counts(pd.Series([math.nan]))
+    >>> count_range(pd.Series([3, 3])), count_range(pd.Series([2, 3])), count_range(pd.Series([math.nan]))
     ('3', '2–3', '?')
     """
     known = sorted(values.dropna().astype(int).unique())
@@ -151,7 +151,7 @@ def records(frame: pd.DataFrame) -> Iterator[Any]:
     yield from frame.itertuples(index=False)
 
 
-def named(points: pd.DataFrame) -> pd.DataFrame:
+def add_names(points: pd.DataFrame) -> pd.DataFrame:
     """Add ``name``, ``qualifier`` and ``series`` (both together) and sort by role, method, k and ε."""
     order = {name: METHODS.card(name).own.get("order", math.inf) for name in METHODS}
     rank = points["method"].map(lambda method: order.get(method, math.inf))

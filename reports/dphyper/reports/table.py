@@ -17,7 +17,7 @@ from pandas.io.formats.style import Styler
 
 from dphyper.core.registry import Registry
 from dphyper.reports.sections import DOUBT, Section
-from dphyper.reports.style import budget, counts
+from dphyper.reports.style import budget, count_range
 
 LATEX = str.maketrans(
     {
@@ -154,12 +154,12 @@ def against_epsilon(points: pd.DataFrame, index: list[str], column: str, epsilon
 
 def conditions(section: Section) -> str:
     """What every number of a section was measured under, in one sentence for captions."""
-    rows, key = section.rows, section.key
+    key = section.key
+    images, reference, real = (count_range(section.rows[name]) for name in ("num_images", "num_reference", "num_real"))
     return (
         f"Collection {key['collection']}, n = {key['n']} private records, relation {key['relation']}, "
-        f"δ = {key['delta']:g}; {counts(rows['num_images'])} generated images against "
-        f"{counts(rows['num_reference'])} held-out real images, real versus real at {counts(rows['num_real'])}; "
-        f"{key['sampling_steps']} sampling steps; protocol {key['protocol']}."
+        f"δ = {key['delta']:g}; {images} generated images against {reference} held-out real images, real versus real "
+        f"at {real}; {key['sampling_steps']} sampling steps; protocol {key['protocol']}."
     )
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 
 from dphyper.metrics.metric import HEADLINE, METRICS
-from dphyper.reports.aggregate import aggregate, paired
+from dphyper.reports.aggregate import aggregate, paired_difference
 from dphyper.reports.differences import BETTER, NOT_RUN, ONE_SEED, TIED, WORSE, differences, verdict_on
 from dphyper.reports.measures import direction, metric_label
-from dphyper.reports.sections import ALL, REAL, Section
-from dphyper.reports.style import budget, look, named, number_format, records
+from dphyper.reports.sections import ALL, REAL, Section, support
+from dphyper.reports.style import add_names, budget, look, number_format, records
 
 TONES = {BETTER: "good", WORSE: "bad", TIED: "open", ONE_SEED: "missing", NOT_RUN: "missing"}
 
@@ -39,9 +39,10 @@ def verdict(section: Section) -> list[Paragraph]:
     gaps = gaps[gaps["metric"] == HEADLINE]
     gaps = gaps.sort_values("task", key=lambda task: task.where(task != ALL, ""), kind="stable")
     private, tuning = (
-        gaps[(gaps["split"] == split) & gaps["task"].isin(section.shown(split))] for split in ("private", "tuning")
+        gaps[(gaps["split"] == split) & gaps["task"].isin(section.tasks_with_mean(split))]
+        for split in ("private", "tuning")
     )
-    doubted = [Line("bad", section.support)] if section.support else []
+    doubted = [Line("bad", sentence)] if (sentence := support(section.rows)) else []
     told = (
         [
             Paragraph("In short", [*doubted, *_in_short(private)]),
@@ -124,7 +125,8 @@ def _learning(section: Section, tuning: pd.DataFrame) -> list[Line]:
         "missing": "Cannot be told without noise.",
     }[noiseless.tone]
     controls = tuning[
-        (tuning["task"] == section.shown("tuning")[0]) & tuning["rival_method"].isin(["public_mean", "public_only"])
+        (tuning["task"] == section.tasks_with_mean("tuning")[0])
+        & tuning["rival_method"].isin(["public_mean", "public_only"])
     ]
     return [Line(noiseless.tone, f"{answer} {noiseless.text}"), *_by_task(section, controls)]
 
@@ -144,7 +146,7 @@ def _compare(section: Section, split: str, first: str, second: str) -> Line:
             return Line("missing", f"{names}: no seed of {method} has every task.")
         if side["seed"].duplicated().any():
             return Line("missing", f"{names}: {method} ran in several variants, see the tables.")
-    gap = paired(*sides)
+    gap = paired_difference(*sides)
     said = verdict_on(gap, HEADLINE)
     return Line(TONES[said], f"{names}: {said} ({number_format(section).interval(gap.mean, gap.half)}).")
 
@@ -152,7 +154,7 @@ def _compare(section: Section, split: str, first: str, second: str) -> Line:
 def _ordering(section: Section) -> list[Line]:
     """Is the ceiling better than public data only, and no private method better than the ceiling?"""
     lines = [_compare(section, "private", "nonprivate_lora", "public_only")]
-    points = named(aggregate(_mean_of_tasks(section, "private")))
+    points = add_names(aggregate(_mean_of_tasks(section, "private")))
     towards = direction(HEADLINE)
     good = towards.sign * points["mean"]
     beyond = points["private"] & (good > good[points["role"] == "ceiling"].min())
@@ -168,7 +170,7 @@ def _ordering(section: Section) -> list[Line]:
 
 def _trend(section: Section) -> list[Line]:
     """Does DP-SGD come nearer to public only as the noise grows? It does unless the noise does harm."""
-    points = named(aggregate(_mean_of_tasks(section, "private")))
+    points = add_names(aggregate(_mean_of_tasks(section, "private")))
     public = points.loc[points["method"] == "public_only", "mean"]
     curve = points[(points["method"] == "dp_sgd") & np.isfinite(points["epsilon"])]
     if public.empty or curve["epsilon"].nunique() < 2:
@@ -197,7 +199,7 @@ def _flatness(section: Section) -> list[Line]:
     low, high = values["epsilon"].min(), values["epsilon"].max()
     if low == high:
         return [Line("good", "Public mean is flat in ε by construction: it has one number, which every ε shares.")]
-    gap = paired(values[values["epsilon"] == low], values[values["epsilon"] == high])
+    gap = paired_difference(values[values["epsilon"] == low], values[values["epsilon"] == high])
     said = verdict_on(gap, HEADLINE)
     tone = {TIED: "good", BETTER: "bad", WORSE: "bad"}.get(said, "missing")
     return [Line(tone, f"Public mean at {budget(low)} against itself at {budget(high)}: {said}.")]
@@ -216,15 +218,18 @@ def _limits(section: Section) -> list[Line]:
 
 
 def _better_than_real(section: Section, metric: str) -> Line:
-    values = named(section.values)
+    values = add_names(section.values)
     values = values[(values["metric"] == metric) & (values["split"] == "private") & (values["task"] == ALL)]
     real, others = values[values["method"] == REAL], values[values["method"] != REAL]
+    label = metric_label(metric, section.extractor)
+    if real.empty:
+        return Line("missing", f"Real versus real: no row has the {label} of real images.")
     beyond = [
         str(series)
         for (series, _), part in others.groupby(["series", "epsilon"])
-        if verdict_on(paired(part, real), metric) == BETTER
+        if verdict_on(paired_difference(part, real), metric) == BETTER
     ]
-    side, label = direction(metric).good_side, metric_label(metric, section.extractor)
+    side = direction(metric).good_side
     if beyond:
         names = ", ".join(dict.fromkeys(beyond))
         return Line("bad", f"{side.title()} real versus real in {label}, too good to be true: {names}.")
@@ -241,7 +246,7 @@ def _overspending(section: Section) -> Line:
 
 def _trainings(section: Section) -> list[Line]:
     """Do the cells of a series share one training of its public phase? Running times tell trainings apart."""
-    rows = named(section.rows[section.rows["seconds_public"] > 0])
+    rows = add_names(section.rows[section.rows["seconds_public"] > 0])
     trainings = rows.groupby("series")["seconds_public"].nunique()
     return [
         Line("open", f"The cells of {series} come from {count} trainings of its public phase, which its means mix.")

@@ -8,7 +8,7 @@ from toy_store import LEVEL, add, change, fill, only, told, winning
 
 from dphyper.bench.store import Store
 from dphyper.core.specs import Cell
-from dphyper.reports.sections import ALL, Section
+from dphyper.reports.sections import ALL, Section, support
 from dphyper.reports.tables.differences import Differences
 from dphyper.reports.tables.gains import Gains
 from dphyper.reports.tables.gap_closed import GapClosed
@@ -61,13 +61,13 @@ def test_a_number_with_a_row_behind_it_that_supports_no_claim_is_marked_and_neve
     private = int(section.rows["private"].sum())
     sentence = f"1 of {private} private rows come from code with known faults or of an unknown state"
     assert f"bad: {sentence}" in told(section, "In short")
-    assert section.support.startswith(sentence)
+    assert support(section.rows).startswith(sentence)
 
 
 def test_rows_without_a_claim_are_not_marked(tmp_path: Path) -> None:
     store = fill(Store(tmp_path), winning, private=False, harness="0.1.0", commit="")
     assert "‡" not in methods_against_epsilon(only(store), "private", [ALL]).to_markdown()
-    assert only(store).support == ""
+    assert support(only(store).rows) == ""
 
 
 def test_a_choice_that_is_not_recorded_is_said_to_be_unknown_and_never_bold(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from dphyper.reports.sections import Section
-from dphyper.reports.style import named
+from dphyper.reports.style import add_names
 from dphyper.reports.table import ReportTable, Table, conditions
 
 YARDSTICK = "dp_sgd"
@@ -24,7 +24,7 @@ class Cost(ReportTable):
     @classmethod
     def make(cls, section: Section, split: str) -> Table:
         """As `ReportTable.make`."""
-        rows = named(section.rows)
+        rows = add_names(section.rows)
         medians = rows.groupby("series", sort=False)[["seconds_public", "seconds_adapt"]].median()
         share = medians["seconds_adapt"] / rows.loc[rows["method"] == YARDSTICK, "seconds_adapt"].median()
         cells = pd.DataFrame(

@@ -6,7 +6,7 @@ from dphyper.metrics.metric import HEADLINE
 from dphyper.reports.differences import differences
 from dphyper.reports.measures import direction, in_units, metric_title
 from dphyper.reports.sections import DOUBT, Section
-from dphyper.reports.style import budget, marked, number_format, records
+from dphyper.reports.style import budget, mark, number_format, records
 from dphyper.reports.table import ReportTable, Table, conditions
 
 
@@ -21,7 +21,7 @@ class Differences(ReportTable):
     @classmethod
     def make(cls, section: Section, split: str) -> Table | None:
         """As `ReportTable.make`."""
-        tasks, gaps = section.shown(split), differences(section)
+        tasks, gaps = section.tasks_with_mean(split), differences(section)
         shown = gaps[(gaps["metric"] == HEADLINE) & (gaps["split"] == split) & gaps["task"].isin(tasks)]
         if shown.empty:
             return None
@@ -39,7 +39,7 @@ class Differences(ReportTable):
         cells = pd.DataFrame(
             {
                 metric_title(HEADLINE, section.extractor): [
-                    marked(form.interval(row.difference, row.half), row.doubted) if row.seeds else "–"
+                    mark(form.interval(row.difference, row.half), row.doubted) if row.seeds else "–"
                     for row in records(shown)
                 ],
                 "Seeds": shown["seeds"].astype(str).to_list(),

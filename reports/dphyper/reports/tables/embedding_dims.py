@@ -3,10 +3,10 @@
 import pandas as pd
 
 from dphyper.metrics.metric import HEADLINE
-from dphyper.reports.aggregate import goodness, paired
+from dphyper.reports.aggregate import goodness, paired_difference
 from dphyper.reports.measures import direction, in_units, metric_title
 from dphyper.reports.sections import POINT, Section
-from dphyper.reports.style import marked, named, number_format
+from dphyper.reports.style import add_names, mark, number_format
 from dphyper.reports.table import ReportTable, Table, against_epsilon, conditions, legend
 
 
@@ -21,7 +21,7 @@ class EmbeddingDims(ReportTable):
     @classmethod
     def make(cls, section: Section, split: str) -> Table | None:
         """As `ReportTable.make`."""
-        tasks = section.shown(split)
+        tasks = section.tasks_with_mean(split)
         points = _beside_the_best(section, split)
         if points.empty:
             return None
@@ -50,7 +50,7 @@ def _beside_the_best(section: Section, split: str) -> pd.DataFrame:
     """The points with several k, in print (``cell``, ``bold``) and `named`; empty where there are none."""
     values = section.every_k
     values = values[(values["metric"] == HEADLINE) & (values["split"] == split)]
-    values = values[values["task"].isin(section.shown(split))]
+    values = values[values["task"].isin(section.tasks_with_mean(split))]
     form, towards = number_format(section), direction(HEADLINE)
     sign = "+" if towards.sign < 0 else "−"
     found = []
@@ -58,10 +58,10 @@ def _beside_the_best(section: Section, split: str) -> pd.DataFrame:
         several = [part for _, part in place.groupby("embedding_dim")]
         lead = max(several, key=goodness)
         for part in several if len(several) > 1 else []:
-            gap, mean = paired(part, lead), form.value(part["value"].mean())
+            gap, mean = paired_difference(part, lead), form.value(part["value"].mean())
             cell = mean if part is lead else f"{mean} ({sign} {form.interval(-towards.sign * gap.mean, gap.half)})"
             doubted, own = bool(part["doubted"].any()), part[POINT].iloc[0]
             tied = gap.seeds > 1 and towards.sign * gap.sign >= 0
             bold = tied and not doubted and own["selection"] != "unknown"
-            found.append({**own, "cell": marked(cell, doubted), "bold": bold, "doubted": doubted})
-    return named(pd.DataFrame(found)) if found else pd.DataFrame()
+            found.append({**own, "cell": mark(cell, doubted), "bold": bold, "doubted": doubted})
+    return add_names(pd.DataFrame(found)) if found else pd.DataFrame()

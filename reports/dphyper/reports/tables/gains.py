@@ -6,13 +6,13 @@ A method that does worse than the public model does harm: it spent privacy for n
 import pandas as pd
 
 from dphyper.metrics.metric import METRICS
-from dphyper.reports.aggregate import Interval, paired
+from dphyper.reports.aggregate import paired_difference
 from dphyper.reports.differences import BETTER, WORSE, verdict_on
 from dphyper.reports.measures import in_units, metric_label, metric_title, tabled_metrics
 from dphyper.reports.sections import ALL, POINT, Section
 from dphyper.reports.style import number_format, records
 from dphyper.reports.table import ReportTable, Table
-from dphyper.reports.tables.by_metric import methods_by_metric, places
+from dphyper.reports.tables.by_metric import iterate_places, methods_by_metric
 
 PUBLIC_MODEL = "public_only"
 
@@ -54,11 +54,11 @@ def gains(section: Section) -> pd.DataFrame:
         ``difference``, ``half``, ``seeds``, ``verdict`` and ``doubted`` (of the method or the public model).
     """
     rows = []
-    for place in places(section):
+    for place in iterate_places(section):
         public = place[place["method"] == PUBLIC_MODEL]
         others = place[(place["method"] != PUBLIC_MODEL) & (place["role"] != "reference")]
         for key, points in others.groupby(["metric", *POINT]):
-            gap: Interval = paired(points, public)
+            gap = paired_difference(points, public)
             if gap.seeds:
                 doubted = bool(points["doubted"].any() or public["doubted"].any())
                 rows.append((*key, *gap, verdict_on(gap, key[0]), doubted))

@@ -11,12 +11,12 @@ the mean of their shares.
 
 import pandas as pd
 
-from dphyper.reports.aggregate import Interval, best_series, paired
+from dphyper.reports.aggregate import best_series, paired_difference
 from dphyper.reports.measures import direction
 from dphyper.reports.sections import POINT, Section
 from dphyper.reports.style import number, records
 from dphyper.reports.table import ReportTable, Table
-from dphyper.reports.tables.by_metric import methods_by_metric, places
+from dphyper.reports.tables.by_metric import iterate_places, methods_by_metric
 
 WITHOUT_PRIVATE_RECORDS = ("public_only", "public_mean")
 WITHOUT_PRIVACY = "nonprivate_lora"
@@ -56,15 +56,15 @@ def gap_closed(section: Section) -> pd.DataFrame:
         (by how much c is better than z on these seeds) and ``doubted`` (of z or the method).
     """
     rows = []
-    for place in places(section):
+    for place in iterate_places(section):
         zero = best_series(place[place["method"].isin(WITHOUT_PRIVATE_RECORDS)])
         ceiling = best_series(place[place["method"] == WITHOUT_PRIVACY])
         ends = [*WITHOUT_PRIVATE_RECORDS, WITHOUT_PRIVACY]
         others = place[~place["method"].isin(ends) & (place["role"] != "reference")]
         for key, points in others.groupby(["metric", *POINT]):
             common = points[points["seed"].isin(zero["seed"]) & points["seed"].isin(ceiling["seed"])]
-            gain: Interval = paired(zero, common)
-            gap = -direction(key[0]).sign * paired(zero[zero["seed"].isin(common["seed"])], ceiling).mean
+            gain = paired_difference(zero, common)
+            gap = -direction(key[0]).sign * paired_difference(zero[zero["seed"].isin(common["seed"])], ceiling).mean
             if gap > 0:  # it is NaN where one of the three was not run
                 doubted = bool(points["doubted"].any() or zero["doubted"].any())
                 share = -direction(key[0]).sign * gain.mean / gap

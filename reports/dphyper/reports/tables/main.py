@@ -6,7 +6,7 @@ from dphyper.metrics.metric import HEADLINE
 from dphyper.reports.aggregate import aggregate, at_every_epsilon, best
 from dphyper.reports.measures import direction, in_units, metric_title
 from dphyper.reports.sections import POINT, ROLES, Section
-from dphyper.reports.style import counts, marked, named, number_format, records
+from dphyper.reports.style import add_names, count_range, mark, number_format, records
 from dphyper.reports.table import ReportTable, Table, against_epsilon, conditions, legend
 
 DAGGER = "†"
@@ -23,30 +23,30 @@ class Main(ReportTable):
     @classmethod
     def make(cls, section: Section, split: str) -> Table | None:
         """As `ReportTable.make`."""
-        shown = section.shown(split)
+        shown = section.tasks_with_mean(split)
         return methods_against_epsilon(section, split, shown[:1]) if shown else None
 
     @classmethod
     def title_of(cls, section: Section, split: str) -> str:
         """Which tasks it is the mean of."""
-        return section.title(split, section.shown(split)[0])
+        return section.title(split, section.tasks_with_mean(split)[0])
 
 
 def methods_against_epsilon(section: Section, split: str, tasks: list[str]) -> Table:
     """Methods (rows, in blocks of tasks when there are several) against ε (columns), by the headline metric."""
     values = at_every_epsilon(section)
     values = values[(values["metric"] == HEADLINE) & (values["split"] == split) & values["task"].isin(tasks)]
-    bold, points = best(values), named(aggregate(values))
+    bold, points = best(values), add_names(aggregate(values))
     form = number_format(section)
     points["cell"] = [
-        marked(form.interval(row.mean, row.half) + DAGGER * (not row.private), row.doubted) for row in records(points)
+        mark(form.interval(row.mean, row.half) + DAGGER * (not row.private), row.doubted) for row in records(points)
     ]
     points["bold"] = [key in bold for key in points[["metric", *POINT]].itertuples(index=False, name=None)]
     points["Method"] = points["name"] + np.where(points["private"], "", DAGGER)
     points["Task"] = [section.title(split, task) for task in points["task"]]
     points["Group"] = points["role"].map(ROLES)
     points["Hyper-parameters"] = points["qualifier"]
-    points["Seeds"] = points.groupby(["task", "series"])["seeds"].transform(counts)
+    points["Seeds"] = points.groupby(["task", "series"])["seeds"].transform(count_range)
     points["place"] = points["task"].map(tasks.index)
     points = points.sort_values("place", kind="stable")
     index = ["Group" if len(tasks) == 1 else "Task", "Method", "Hyper-parameters", "Seeds"]

@@ -6,7 +6,7 @@ import pandas as pd
 from dphyper.metrics.metric import HEADLINE
 from dphyper.reports.measures import direction, in_units, metric_title
 from dphyper.reports.sections import POINT, Section
-from dphyper.reports.style import budget, marked, named, number_format
+from dphyper.reports.style import add_names, budget, mark, number_format
 from dphyper.reports.table import ReportTable, Table, conditions, legend
 
 
@@ -23,7 +23,7 @@ class NoiseDraws(ReportTable):
         found = noise_quantiles(section)
         if found.empty:
             return None
-        found, form = named(found), number_format(section)
+        found, form = add_names(found), number_format(section)
         index = pd.MultiIndex.from_arrays(
             [found["task"], found["name"], found["epsilon"].map(budget)], names=["Task", "Method", "Budget"]
         )
@@ -31,7 +31,7 @@ class NoiseDraws(ReportTable):
         cells = pd.DataFrame(
             {title: [*map(form.value, found[column])] for column, title in titles.items()}, index=index
         )
-        cells["Mean"] = [*map(marked, cells["Mean"], found["doubted"])]
+        cells["Mean"] = [*map(mark, cells["Mean"], found["doubted"])]
         cells["Draws"] = found["draws"].astype(str).to_list()
         return Table(
             cells=cells,

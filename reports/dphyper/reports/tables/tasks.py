@@ -16,5 +16,5 @@ class Tasks(ReportTable):
     @classmethod
     def make(cls, section: Section, split: str) -> Table | None:
         """As `ReportTable.make`."""
-        tasks = section.shown(split)[1:]
+        tasks = section.tasks_with_mean(split)[1:]
         return methods_against_epsilon(section, split, tasks) if tasks else None
