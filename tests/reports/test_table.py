@@ -69,3 +69,9 @@ def test_a_table_of_an_outside_package_is_found_and_anything_else_refused(monkey
     monkeypatch.setitem(TABLES.locations, "own", "dphyper.reports.table:Table")
     with pytest.raises(UserError, match=r"no subclass of dphyper\.reports\.table:ReportTable"):
         [*in_page_order()]
+
+
+def test_a_report_without_any_table_is_an_error_not_an_empty_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TABLES, "locations", {})
+    with pytest.raises(UserError, match=r"no report table is registered in the group dphyper\.tables"):
+        [*in_page_order()]

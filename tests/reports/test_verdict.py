@@ -73,6 +73,8 @@ def test_where_more_is_better_the_higher_one_wins(tmp_path: Path, rising_headlin
     section = only(fill(Store(tmp_path), losing, real={"frechet": 55.0}))
     assert told(section, "Where the hypernetwork loses").startswith("open: No comparison")
     assert "bad: " not in told(section, "In short")
+    losses = told(only(fill(Store(tmp_path / "losing"), winning)), "Where the hypernetwork loses")
+    assert "kettle: worse than Public mean, k = 8 (fixed), by 8.0 ± 3.7 at ε = 1" in losses
     sanity = told(section, "Sanity")
     assert "has a higher mean than the ceiling: distrust that." in sanity
     (above,) = (line for line in sanity.splitlines() if line.startswith("bad: Above real versus real in coverage"))

@@ -109,7 +109,7 @@ def _section(store: Store, section: Section, out: Path) -> dict[str, Any]:
 def _facts(section: Section) -> list[tuple[str, str]]:
     rows, key = section.rows, section.key
     return [
-        ("Distance", metric_title(HEADLINE, section.extractor)),
+        ("Metric", metric_title(HEADLINE, section.extractor)),
         ("Budgets ε", ", ".join(map(epsilon, section.epsilons))),
         ("δ", f"{key['delta']:g}"),
         ("Relation", key["relation"].replace("_", " ")),

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import pandas as pd
 from pandas.io.formats.style import Styler
 
+from dphyper.core.errors import UserError
 from dphyper.core.registry import Registry
 from dphyper.reports.sections import DOUBT, Section
 from dphyper.reports.style import budget, count_range
@@ -135,7 +136,13 @@ TABLES: Registry[ReportTable] = Registry("report table", "dphyper.reports.table:
 
 
 def in_page_order() -> Iterator[tuple[str, type[ReportTable], str]]:
-    """Every registered table: its name, its class and the split to make it for, as they follow on the page."""
+    """Every registered table: its name, its class and the split to make it for, as they follow on the page.
+
+    Raises:
+        UserError: None is registered.
+    """
+    if not TABLES:
+        raise UserError(f"no report table is registered in the group {TABLES.group}: install dphyper again")
     kinds = sorted(((name, TABLES[name]) for name in TABLES), key=lambda entry: (entry[1].order, entry[0]))
     for split in ("private", "tuning"):
         yield from ((name, kind, split) for name, kind in kinds if kind.by_split)

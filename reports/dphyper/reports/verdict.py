@@ -42,27 +42,19 @@ def verdict(section: Section) -> list[Paragraph]:
         gaps[(gaps["split"] == split) & gaps["task"].isin(section.tasks_with_mean(split))]
         for split in ("private", "tuning")
     )
-    doubted = [Line("bad", sentence)] if (sentence := support(section.rows)) else []
-    told = (
-        [
-            Paragraph("In short", [*doubted, *_in_short(private)]),
-            Paragraph("Where the hypernetwork loses", _losses(section, private)),
-            Paragraph("Task by task", _by_task(section, private)),
-        ]
-        if len(private)
-        else [
-            Paragraph(
-                "In short", [*doubted, Line("missing", "The hypernetwork has no finished row on a private task.")]
-            )
-        ]
-    )
+    in_short = [Line("bad", sentence)] if (sentence := support(section.rows)) else []
+    paragraphs = [Paragraph("In short", in_short)]
+    if private.empty:
+        in_short.append(Line("missing", "The hypernetwork has no finished row on a private task."))
+    else:
+        in_short += _in_short(private)
+        paragraphs.append(Paragraph("Where the hypernetwork loses", _losses(section, private)))
+        paragraphs.append(Paragraph("Task by task", _by_task(section, private)))
+    checks = (_ordering, _trend, _flatness, _limits, _trainings)
     return [
-        *told,
+        *paragraphs,
         Paragraph("Does the hypernetwork learn?", _learning(section, tuning)),
-        Paragraph(
-            "Sanity",
-            [*_ordering(section), *_trend(section), *_flatness(section), *_limits(section), *_trainings(section)],
-        ),
+        Paragraph("Sanity", [line for check in checks for line in check(section)]),
     ]
 
 
@@ -85,13 +77,14 @@ def _tone(verdicts: "pd.Series[str]") -> str:
 
 
 def _losses(section: Section, private: pd.DataFrame) -> list[Line]:
-    """Every comparison that the hypernetwork loses."""
+    """Every comparison that the hypernetwork loses, and by how much."""
+    worse = -direction(HEADLINE).sign
     lost, form = private[private["verdict"] == WORSE], number_format(section)
     if lost.empty:
         return [Line("open", "No comparison of two seeds or more shows it worse. That is no proof of equality.")]
     lines = []
     for (task, rival), part in lost.groupby(["task", "rival"], sort=False):
-        gaps = [f"{form.interval(r.difference, r.half)} at {budget(r.epsilon)}" for r in records(part)]
+        gaps = [f"{form.interval(worse * r.difference, r.half)} at {budget(r.epsilon)}" for r in records(part)]
         title = section.title("private", str(task))
         lines.append(Line("bad", f"{title}: worse than {rival}, by {', by '.join(gaps)}."))
     return lines
