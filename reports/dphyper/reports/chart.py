@@ -13,7 +13,18 @@ import pandas as pd
 from dphyper.reports.aggregate import aggregate
 from dphyper.reports.measures import metric_title
 from dphyper.reports.sections import Section
-from dphyper.reports.style import LINES, add_names, budget, digits, epsilon, epsilon_places, look, mark, number, records
+from dphyper.reports.style import (
+    LINE_STYLES,
+    add_names,
+    budget,
+    digits,
+    epsilon,
+    epsilon_places,
+    look,
+    mark,
+    number,
+    records,
+)
 
 # Plotly's words for matplotlib's markers and line styles.
 SYMBOLS = {"o": "circle", "s": "square", "^": "triangle-up", "v": "triangle-down", "P": "cross", "D": "diamond"}
@@ -66,7 +77,7 @@ def _traces(points: pd.DataFrame, places: dict[float, float], ends: tuple[float,
             {
                 "name": line.series, "legendgroup": line.series, "mode": "lines", "x": x, "y": [line.mean] * len(x),
                 "text": [_hover(line, decimals)] * len(x), "hoverinfo": "text",
-                "line": {"color": colour, "width": 1.5, "dash": DASHES[LINES[line.role]]},
+                "line": {"color": colour, "width": 1.5, "dash": DASHES[LINE_STYLES[line.role]]},
             }
         )  # fmt: skip
         if math.isfinite(line.half):

@@ -26,7 +26,7 @@ from dphyper.reports.aggregate import aggregate
 from dphyper.reports.measures import Direction, direction, metric_title
 from dphyper.reports.samples import Strip
 from dphyper.reports.sections import Section
-from dphyper.reports.style import LINES, add_names, budget, digits, epsilon, epsilon_places, look, records
+from dphyper.reports.style import LINE_STYLES, add_names, budget, digits, epsilon, epsilon_places, look, records
 
 TEXT_WIDTH, COLUMN_WIDTH = 6.75, 3.25  # inches, of a two-column paper
 CURVES = 7  # in one panel; more can hardly be told apart at this size
@@ -153,7 +153,7 @@ def _draw_constants(ax: Axes, points: pd.DataFrame) -> None:
     """A horizontal line, and its interval as a band, for each series that knows no ε."""
     for line in records(points):
         colour = look(line.method).colour
-        ax.axhline(line.mean, color=colour, linestyle=LINES[line.role], label=line.series, linewidth=1)
+        ax.axhline(line.mean, color=colour, linestyle=LINE_STYLES[line.role], label=line.series, linewidth=1)
         if math.isfinite(line.half):
             ax.axhspan(line.low, line.high, color=colour, alpha=0.12, linewidth=0)
 
@@ -194,7 +194,7 @@ def distance_vs_embedding_dim(section: Section, path: Path) -> bool:
                 style, own = look(first.method), first.role == "method"
                 ax.errorbar(
                     line["embedding_dim"], line["mean"], line["half"], marker=style.marker, **BARS,
-                    color=shades[first.epsilon] if own else style.colour, linestyle="-" if own else LINES[first.role],
+                    color=shades[first.epsilon] if own else style.colour, linestyle="-" if own else LINE_STYLES[first.role],
                     label=f"{style.label}, {budget(first.epsilon)}" if own else style.label,
                 )  # fmt: skip
             ax.set_xscale("log", base=2)

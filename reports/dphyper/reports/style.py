@@ -27,7 +27,7 @@ class Look(NamedTuple):
 
 REAL_LOOK = Look("Real versus real", "#A89F91", "X")
 SPARE_COLOURS = ("#44AA99", "#999933", "#AA4499", "#DDCC77")  # of Tol's muted scheme, safe for colour blindness
-LINES = {"control": "-.", "floor": ":", "ceiling": "--", "reference": "-"}
+LINE_STYLES = {"control": "-.", "floor": ":", "ceiling": "--", "reference": "-"}
 """Matplotlib's line style of the series that know no ε, by role."""
 AT_INFINITY = 2.2  # where ε = ∞ stands on a logarithmic axis, in units of the greatest finite ε
 
