@@ -194,7 +194,8 @@ def distance_vs_embedding_dim(section: Section, path: Path) -> bool:
                 style, own = look(first.method), first.role == "method"
                 ax.errorbar(
                     line["embedding_dim"], line["mean"], line["half"], marker=style.marker, **BARS,
-                    color=shades[first.epsilon] if own else style.colour, linestyle="-" if own else LINE_STYLES[first.role],
+                    color=shades[first.epsilon] if own else style.colour,
+                    linestyle="-" if own else LINE_STYLES[first.role],
                     label=f"{style.label}, {budget(first.epsilon)}" if own else style.label,
                 )  # fmt: skip
             ax.set_xscale("log", base=2)
