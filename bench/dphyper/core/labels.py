@@ -10,7 +10,16 @@ from packaging.version import InvalidVersion, Version
 # record's row could depend on how many others shared its batch, and releases showed all bits of their noise.
 SOUND_SINCE = "0.2.0.dev0"
 
-# How hyper-parameters were chosen, as a sentence of the privacy statement.
+# How hyper-parameters were chosen, beside a number.
+SELECTION_LABELS = {
+    "fixed": "fixed",
+    "tuned_public": "tuned on public tasks",
+    "tuned_private": "tuned privately, charged",
+    "non_private": "non-private",
+    "unknown": "unknown",
+}
+
+# The same as a sentence of the privacy statement.
 SELECTIONS = {
     "fixed": "All hyper-parameters were fixed in advance, at no privacy cost.",
     "tuned_public": "Hyper-parameters were chosen on public tasks held out for tuning, at no privacy cost.",

@@ -8,9 +8,10 @@ from dphyper.metrics.metric import Evidence, Metric, Need
 class DenoisingLoss(Metric):
     """Mean loss of held-out records at the adapted parameters."""
 
-    label = "Denoising loss"
+    label = "denoising loss"
     needs: ClassVar[frozenset[Need]] = frozenset({"losses"})
     scale = 1e-4
+    order = 10
 
     @classmethod
     def compute(cls, given: Evidence) -> float:

@@ -21,6 +21,7 @@ class Frechet(Metric):
     label = "Fréchet distance"
     labels = {"inception": "FID", "clip": "CLIP-FID", "efficientnet_lite0": "FD (EfficientNet-Lite0)"}
     needs: ClassVar[frozenset[Need]] = frozenset({"features"})
+    order = 20
 
     @classmethod
     def compute(cls, given: Evidence) -> float:

@@ -10,9 +10,11 @@ _ROWS = 1000  # rows of the kernel matrix held at once: 160 MB against 20,000 im
 class Kernel(Metric):
     """Squared maximum mean discrepancy of the kernel (x·y / d + 1)³ (KID, Bińkowski et al. 2018, arXiv:1801.01401)."""
 
-    label = "Kernel distance"
+    label = "kernel distance"
     labels = {"inception": "KID"}
+    unbiased = True
     needs: ClassVar[frozenset[Need]] = frozenset({"features"})
+    order = None  # a table of several metrics has the Fréchet distance of the same features
 
     @classmethod
     def compute(cls, given: Evidence) -> float:

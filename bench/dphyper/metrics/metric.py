@@ -45,18 +45,23 @@ class Metric(ABC):
     """One number about generated records.
 
     Class attributes:
-        label: Name in print, for instance at an axis.
+        label: Name in print, as it stands inside a sentence.
         labels: Names on some extractors' features, where they differ from ``label``.
         higher_is_better: Direction.
+        unbiased: The expected number does not depend on how many records there are, so that a number better than that
+            of real records is too good to be true.
         needs: What `compute` reads of the evidence.
-        scale: Numbers are printed in units of this; 1 for as they are.
+        scale: Tables print numbers in units of this; 1 for as they are.
+        order: Place among the metrics of a table that shows several, the lowest first; None keeps it out of them.
     """
 
     label: ClassVar[str]
     labels: ClassVar[dict[str, str]] = {}
     higher_is_better: ClassVar[bool] = False
+    unbiased: ClassVar[bool] = False
     needs: ClassVar[frozenset[Need]]
     scale: ClassVar[float] = 1.0
+    order: ClassVar[int | None] = 100
 
     @classmethod
     @abstractmethod
@@ -74,6 +79,8 @@ class Metric(ABC):
 
 
 METRICS: Registry[Metric] = Registry("metric", "dphyper.metrics.metric:Metric", "dphyper.metrics")
+HEADLINE = "frechet"
+"""The metric that verdicts, main tables and figures are about."""
 
 
 def pair_of_features(given: Evidence) -> tuple[Features, Features]:

@@ -1,7 +1,7 @@
-"""The interactive distance-against-ε chart of the page: plotly traces as plain data, one set for each task.
+"""The interactive chart of the page: every metric against ε, as plotly traces for each task.
 
-The numbers are those of the figures and tables (`aggregate`). Plotly's own Python classes are not needed, for the
-page draws with the plotly.js that it carries.
+The numbers are those of the figures and tables (`aggregate`). Traces are plain data, for the page draws them with the
+plotly.js that it carries.
 """
 
 import math
@@ -10,37 +10,50 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dphyper.reports.aggregate import METRICS, Section, aggregate
-from dphyper.reports.style import digits, distance, epsilon, look, named, number, records
-from dphyper.reports.tables import marked
+from dphyper.reports.aggregate import aggregate
+from dphyper.reports.measures import metric_title
+from dphyper.reports.sections import Section
+from dphyper.reports.style import (
+    LINE_STYLES,
+    add_names,
+    budget,
+    digits,
+    epsilon,
+    epsilon_places,
+    look,
+    mark,
+    number,
+    records,
+)
 
+# Plotly's words for matplotlib's markers and line styles.
 SYMBOLS = {"o": "circle", "s": "square", "^": "triangle-up", "v": "triangle-down", "P": "cross", "D": "diamond"}
-DASHES = {"control": "dashdot", "floor": "dot", "ceiling": "dash", "reference": "solid"}
+DASHES = {"-.": "dashdot", ":": "dot", "--": "dash", "-": "solid"}
 
 
 def chart(section: Section) -> dict[str, Any]:
     """Axis ticks, names of the metrics, and the choices: a title with its traces for each metric."""
-    points = named(aggregate(section.values))
-    finite = [value for value in section.epsilons if math.isfinite(value)] or [1.0]
-    place = {value: value if math.isfinite(value) else 2.2 * finite[-1] for value in section.epsilons}
-    ends = (finite[0] / 1.25, 1.25 * max(place.values()))
+    points = add_names(aggregate(section.values))
+    places = epsilon_places(section)
+    ends = (min(places.values()) / 1.25, 1.25 * max(places.values()))
     choices = []
     for split in ("private", "tuning"):
-        for task in section.shown(split):
+        for task in section.tasks_with_mean(split):
             own = points[(points["split"] == split) & (points["task"] == task)]
-            traces = {metric: _traces(own[own["metric"] == metric], place, ends) for metric in METRICS}
+            traces = {metric: _traces(own[own["metric"] == metric], places, ends) for metric in section.metrics}
             title = section.title(split, task)
             choices.append({"title": title if split in title else f"{title} ({split})", "traces": traces})
     return {
-        "ticks": [*place.values()],
-        "labels": [epsilon(value) for value in place],
+        "ticks": [*places.values()],
+        "labels": [epsilon(value) for value in places],
         "range": [math.log10(end) for end in ends],
-        "metrics": {metric: distance(metric, section.extractor) for metric in METRICS},
+        "metrics": {metric: metric_title(metric, section.extractor) for metric in section.metrics},
         "choices": choices,
     }
 
 
-def _traces(points: pd.DataFrame, place: dict[float, float], ends: tuple[float, float]) -> list[dict[str, Any]]:
+def _traces(points: pd.DataFrame, places: dict[float, float], ends: tuple[float, float]) -> list[dict[str, Any]]:
+    """Curves with their error bars, then lines with their bands, as in `figures.distance_vs_epsilon`."""
     constant = (points["role"] != "method") & np.isinf(points["epsilon"])
     decimals = digits(points["mean"])
     traces: list[dict[str, Any]] = []
@@ -50,7 +63,7 @@ def _traces(points: pd.DataFrame, place: dict[float, float], ends: tuple[float, 
             traces.append(
                 {
                     "name": series, "legendgroup": series, "mode": "lines+markers", "showlegend": len(traces) % 2 == 0,
-                    "x": [place[value] for value in part["epsilon"]], "y": [*part["mean"]],
+                    "x": [*part["epsilon"].replace(places)], "y": [*part["mean"]],
                     "error_y": {"array": [*part["half"].fillna(0)], "thickness": 1.2, "width": 4},
                     "text": [_hover(point, decimals) for point in records(part)], "hoverinfo": "text",
                     "line": {"color": style.colour, "width": 2},
@@ -64,7 +77,7 @@ def _traces(points: pd.DataFrame, place: dict[float, float], ends: tuple[float, 
             {
                 "name": line.series, "legendgroup": line.series, "mode": "lines", "x": x, "y": [line.mean] * len(x),
                 "text": [_hover(line, decimals)] * len(x), "hoverinfo": "text",
-                "line": {"color": colour, "width": 1.5, "dash": DASHES[line.role]},
+                "line": {"color": colour, "width": 1.5, "dash": DASHES[LINE_STYLES[line.role]]},
             }
         )  # fmt: skip
         if math.isfinite(line.half):
@@ -79,6 +92,6 @@ def _traces(points: pd.DataFrame, place: dict[float, float], ends: tuple[float, 
 
 
 def _hover(point: Any, decimals: int) -> str:
-    budget = "no ε" if point.role != "method" else f"ε = {epsilon(point.epsilon)}"
-    value = marked(number(point.mean, point.half, decimals), point.doubted)
-    return f"{point.series}<br>{budget}: {value}<br>seeds: {point.seeds}"
+    where = "no ε" if point.role != "method" else budget(point.epsilon)
+    value = mark(number(point.mean, point.half, decimals), point.doubted)
+    return f"{point.series}<br>{where}: {value}<br>seeds: {point.seeds}"

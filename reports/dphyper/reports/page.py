@@ -1,12 +1,13 @@
 """The report: every figure and table of a store as files, and one HTML page that shows them all.
 
 The page opens with the network off: plotly.js, images and downloads are inside it, and its content security policy
-forbids loading anything else. It is made from the store alone, without torch, and the same store gives the same
-page. Sections with different protocols, n, relations or δ are never mixed.
+forbids loading anything else. It is made from the store alone, without torch, and the same store gives the same page.
+Rows that differ in protocol, n, relation or δ never share a section.
 """
 
 import base64
 import json
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,19 @@ from plotly.offline import get_plotlyjs
 from dphyper.bench.store import Store
 from dphyper.core.errors import UserError
 from dphyper.core.specs import content_hash
-from dphyper.reports import figures, tables
-from dphyper.reports.aggregate import Section, aggregate, load, sections, support
+from dphyper.metrics.metric import HEADLINE
+from dphyper.reports import figures
+from dphyper.reports.aggregate import aggregate
 from dphyper.reports.chart import chart
-from dphyper.reports.gap import gain_table, gains, gap_closed, gap_table
+from dphyper.reports.differences import differences
+from dphyper.reports.measures import metric_label, metric_title
 from dphyper.reports.samples import strips
-from dphyper.reports.style import digits, distance, epsilon, look, named
-from dphyper.reports.verdict import differences, verdict
+from dphyper.reports.sections import Section, load, sections, support
+from dphyper.reports.style import add_names, budget, count_range, epsilon, look, number_format
+from dphyper.reports.table import in_page_order
+from dphyper.reports.verdict import verdict
 
-KINDS = {
+MEDIA_TYPES = {
     ".csv": "text/csv", ".md": "text/markdown", ".pdf": "application/pdf", ".png": "image/png", ".tex": "text/x-tex",
 }  # fmt: skip
 
@@ -70,7 +75,7 @@ def write_report(store: Store, out: Path) -> Path:
 def _link(path: Path) -> dict[str, str]:
     """Name and data URI of a written file."""
     content = base64.b64encode(path.read_bytes()).decode()
-    return {"name": path.name, "uri": f"data:{KINDS[path.suffix]};base64,{content}"}
+    return {"name": path.name, "uri": f"data:{MEDIA_TYPES[path.suffix]};base64,{content}"}
 
 
 def _section(store: Store, section: Section, out: Path) -> dict[str, Any]:
@@ -79,45 +84,40 @@ def _section(store: Store, section: Section, out: Path) -> dict[str, Any]:
     name = f"{key['collection']}_n{key['n']}_{content_hash(key)[:6]}".replace("/", "-")
     folder = out / name
     folder.mkdir(exist_ok=True)
-    gaps = differences(section)
-    named(aggregate(section.values)).assign(**key).to_csv(folder / "numbers.csv", index=False)
-    gaps.assign(**key).to_csv(folder / "differences.csv", index=False)
-    gained, closed = gains(section), gap_closed(section)
-    downloads = ["numbers", "differences"]
-    for name, frame in (("gains", gained), ("gap_closed", closed)):
-        if len(frame):
-            named(frame).assign(**key).to_csv(folder / f"{name}.csv", index=False)
-            downloads.append(name)
+    add_names(aggregate(section.values)).assign(**key).to_csv(folder / "numbers.csv", index=False)
+    differences(section).assign(**key).to_csv(folder / "differences.csv", index=False)
+    tables = _tables(section, folder)
+    downloads = ["numbers", "differences", *(table["name"] for table in tables if table["numbers"])]
     return {
         "id": name,
         "title": f"{key['collection']}, n = {key['n']}",
         "facts": _facts(section),
         "notes": _notes(section),
-        "verdict": verdict(section, gaps),
+        "verdict": verdict(section),
         "chart": json.dumps(chart(section)).replace("<", "\\u003c"),
         "figures": _figures(section, folder),
-        "tables": _tables(section, gaps, gained, closed, folder),
+        "tables": tables,
         "tasks": _tasks(section),
         "galleries": _galleries(store, section, folder),
         "statements": _statements(section),
         "downloads": [_link(folder / f"{file}.csv") for file in downloads],
-        "metric": distance("frechet", section.extractor),
+        "metric": metric_title(HEADLINE, section.extractor),
+        "metric_label": metric_label(HEADLINE, section.extractor),
     }
 
 
 def _facts(section: Section) -> list[tuple[str, str]]:
     rows, key = section.rows, section.key
-    budgets = [epsilon(value) for value in section.epsilons]
     return [
-        ("Distance", distance("frechet", section.extractor)),
-        ("Budgets ε", ", ".join(budgets)),
+        ("Metric", metric_title(HEADLINE, section.extractor)),
+        ("Budgets ε", ", ".join(map(epsilon, section.epsilons))),
         ("δ", f"{key['delta']:g}"),
         ("Relation", key["relation"].replace("_", " ")),
         ("Private records n", str(key["n"])),
         ("Tasks", f"{len(section.tasks('private'))} private, {len(section.tasks('tuning'))} tuning"),
         ("Seeds", str(rows["seed"].nunique())),
-        ("Images", f"{tables.counts(rows['num_images'])} against {tables.counts(rows['num_reference'])}"),
-        ("Real versus real at", f"{tables.counts(rows['num_real'])} images"),
+        ("Images", f"{count_range(rows['num_images'])} against {count_range(rows['num_reference'])}"),
+        ("Real versus real at", f"{count_range(rows['num_real'])} images"),
         ("Sampling steps", str(key["sampling_steps"])),
         ("Protocol", key["protocol"]),
     ]
@@ -138,62 +138,44 @@ def _notes(section: Section) -> list[str]:
 
 
 def _figures(section: Section, folder: Path) -> list[dict[str, Any]]:
-    metric = distance("frechet", section.extractor)
-    made = [
-        (f"{metric} against ε, private tasks", "fid_vs_epsilon",
-         figures.distance_vs_epsilon(section, "private", folder / "fid_vs_epsilon")),
-        (f"{metric} against ε, tuning tasks", "fid_vs_epsilon_tuning",
-         figures.distance_vs_epsilon(section, "tuning", folder / "fid_vs_epsilon_tuning")),
-        (f"{metric} against the embedding dimension k", "fid_vs_embedding_dim",
-         figures.distance_vs_embedding_dim(section, folder / "fid_vs_embedding_dim")),
-        ("The embedding dimension k against ε", "embedding_dim_heat_map",
-         figures.embedding_dim_heat_map(section, folder / "embedding_dim_heat_map")),
+    metric = metric_title(HEADLINE, section.extractor)
+    no_row = "Not drawn: no finished row."
+    no_k = "Not drawn: no method ran with more than one k (the map: and more than one ε) on private tasks."
+    plans: list[tuple[str, str, str, Callable[[Path], bool]]] = [
+        (f"{metric} against ε, private tasks", "distance_vs_epsilon", no_row,
+         lambda path: figures.distance_vs_epsilon(section, "private", path)),
+        (f"{metric} against ε, tuning tasks", "distance_vs_epsilon_tuning", no_row,
+         lambda path: figures.distance_vs_epsilon(section, "tuning", path)),
+        (f"{metric} against the embedding dimension k", "distance_vs_embedding_dim", no_k,
+         lambda path: figures.distance_vs_embedding_dim(section, path)),
+        ("The embedding dimension k against ε", "embedding_dim_heat_map", no_k,
+         lambda path: figures.embedding_dim_heat_map(section, path)),
     ]  # fmt: skip
-    missing = "Not drawn: no method ran with more than one k (the map: and more than one ε) on private tasks."
     return [
-        {"title": title, "links": [_link(folder / f"{file}.png"), _link(folder / f"{file}.pdf")], "missing": ""}
-        if drawn
-        else {"title": title, "links": [], "missing": missing if "dim" in file else "Not drawn: no finished row."}
-        for title, file, drawn in made
+        {"title": title, "links": [_link(folder / f"{stem}.png"), _link(folder / f"{stem}.pdf")], "missing": ""}
+        if draw(folder / stem)
+        else {"title": title, "links": [], "missing": missing}
+        for title, stem, missing, draw in plans
     ]
 
 
-def _tables(
-    section: Section, gaps: pd.DataFrame, gained: pd.DataFrame, closed: pd.DataFrame, folder: Path
-) -> list[dict[str, Any]]:
-    made = []
-    for split in ("private", "tuning"):
-        shown = section.shown(split)
-        label = f"tab:{folder.name}-{split}"
-        if shown:
-            table = tables.results(section, split, shown[:1], f"{label}-main")
-            made.append((section.title(split, shown[0]), f"{split}_main", table))
-        if shown[1:]:
-            table = tables.results(section, split, shown[1:], f"{label}-tasks")
-            made.append((f"Each {split} task", f"{split}_tasks", table))
-        if ((gaps["split"] == split) & (gaps["metric"] == "frechet")).any():
-            table = tables.versus(section, gaps, split, f"{label}-differences")
-            made.append((f"The hypernetwork minus other methods, {split} tasks", f"{split}_differences", table))
-        if dims := tables.embedding_dims(section, split, f"{label}-k"):
-            made.append((f"Each embedding dimension k, {split} tasks", f"{split}_embedding_dims", dims))
-    if draws := tables.noise_draws(section, f"tab:{folder.name}-noise"):
-        made.append(("Draws of the privacy noise", "noise_draws", draws))
-    if len(gained):
-        table = gain_table(section, gained, f"tab:{folder.name}-gains")
-        made.append(("Each method minus public only: where one does harm", "gains", table))
-    if len(closed):
-        table = gap_table(section, closed, f"tab:{folder.name}-gap")
-        made.append(("Share of the gap between public data and no privacy that is closed", "gap_closed", table))
-    made.append(("What each method costs", "cost", tables.cost(section, f"tab:{folder.name}-cost")))
+def _tables(section: Section, folder: Path) -> list[dict[str, Any]]:
+    """Write every registered table that has something to show, and its numbers."""
     written = []
-    for title, file, table in made:
-        (folder / f"{file}.tex").write_text(table.to_latex(), encoding="utf-8")
-        (folder / f"{file}.md").write_text(table.to_markdown(), encoding="utf-8")
-        links = [_link(folder / f"{file}.tex"), _link(folder / f"{file}.md")]
+    for name, kind, split in in_page_order():
+        if not (table := kind.make(section, split)):
+            continue
+        stem = "_".join(part for part in (split, name) if part)
+        label = "-".join(part for part in (f"tab:{folder.name}", split, kind.label) if part)
+        (folder / f"{stem}.tex").write_text(table.to_latex(label), encoding="utf-8")
+        (folder / f"{stem}.md").write_text(table.to_markdown(), encoding="utf-8")
+        if table.numbers is not None:
+            table.numbers.assign(**section.key).to_csv(folder / f"{stem}.csv", index=False)
         written.append(
             {
-                "title": title, "html": table.to_html(), "caption": table.caption, "links": links,
-                "open": file == "private_main",
+                "name": stem, "title": kind.title_of(section, split), "html": table.to_html(label),
+                "caption": table.caption, "links": [_link(folder / f"{stem}.tex"), _link(folder / f"{stem}.md")],
+                "numbers": table.numbers is not None, "open": kind.opened and split == "private",
             }
         )  # fmt: skip
     return written
@@ -201,17 +183,16 @@ def _tables(
 
 def _tasks(section: Section) -> list[dict[str, Any]]:
     """What is known of each task without any method."""
-    rows = section.rows
-    decimals = digits(section.distances)
+    form, real = number_format(section), f"real_{HEADLINE}"
     return [
         {
             "task": section.title(str(split), str(task)), "split": split, "family": part["family"].iloc[0],
             "distance": part["distance"].iloc[0],
-            "reference": tables.counts(part["num_reference"]),
-            "shift": f"{part['public_shift'].mean():.{decimals}f}" if part["public_shift"].notna().any() else "–",
-            "floor": f"{part.drop_duplicates('seed')['real_frechet'].mean():.{decimals}f}",
+            "reference": count_range(part["num_reference"]),
+            "shift": form.value(part["public_shift"].mean()) if part["public_shift"].notna().any() else "–",
+            "real": form.value(part.drop_duplicates("seed")[real].mean()) if real in part else "–",
         }
-        for (split, task), part in rows.groupby(["split", "task"])
+        for (split, task), part in section.rows.groupby(["split", "task"])
     ]  # fmt: skip
 
 
@@ -236,12 +217,12 @@ def _galleries(store: Store, section: Section, folder: Path) -> list[dict[str, A
 
 def _statements(section: Section) -> list[dict[str, Any]]:
     """Privacy statements of the private tasks, each text once for each method, with the ε it was made for."""
-    rows = named(section.rows[section.rows["statement"].notna()].sort_values("seed"))
+    rows = add_names(section.rows[section.rows["statement"].notna()].sort_values("seed"))
     return [
         {
             "series": series,
             "texts": [
-                (", ".join(f"ε = {epsilon(value)}" for value in sorted(same["epsilon"].unique())), text)
+                (", ".join(budget(value) for value in sorted(same["epsilon"].unique())), text)
                 for text, same in part.groupby("statement", sort=False)
             ],
         }

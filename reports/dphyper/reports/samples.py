@@ -1,6 +1,6 @@
 """Which generated images to show: for each task a few strips, from the stored grids of the first seed.
 
-Paths only; a sample whose file is missing is left out. Nothing is picked by looking at results.
+It gives paths and reads no image. A sample whose file is missing is left out, and results choose nothing.
 """
 
 from pathlib import Path
@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from dphyper.bench.store import Store
-from dphyper.reports.aggregate import Section
-from dphyper.reports.style import epsilon, named, records
+from dphyper.reports.sections import Section
+from dphyper.reports.style import add_names, budget, records
 
 
 class Sample(NamedTuple):
@@ -29,7 +29,7 @@ class Strip(NamedTuple):
 
 def strips(store: Store, section: Section, task: str) -> list[Strip]:
     """The strips of one task: references first, then one for each private method."""
-    rows = named(section.rows[section.rows["task"] == task].sort_values("seed"))
+    rows = add_names(section.rows[section.rows["task"] == task].sort_values("seed"))
     rows = rows.drop_duplicates(["series", "epsilon"])
     real = [store.directory(cell) / "reference.png" for cell in rows["cell"]]
     fixed = [Sample("Real images (reference)", path) for path in real if path.exists()][:1]
@@ -38,6 +38,6 @@ def strips(store: Store, section: Section, task: str) -> list[Strip]:
     fixed += [Sample(row.series, store.directory(row.cell) / "samples.png") for row in records(rows[constant])]
     found = [Strip("Without ε", fixed)] if fixed else []
     for series, part in rows[~constant].groupby("series", sort=False):
-        drawn = [(f"ε = {epsilon(row.epsilon)}", store.directory(row.cell) / "samples.png") for row in records(part)]
+        drawn = [(budget(row.epsilon), store.directory(row.cell) / "samples.png") for row in records(part)]
         found.append(Strip(str(series), [Sample(*pair) for pair in drawn]))
     return found

@@ -1,8 +1,7 @@
 """How methods and numbers are written and drawn: one name, colour and marker for each method, everywhere.
 
-The colours are Okabe and Ito's and Tol's, safe for the common colour blindnesses; each has its own marker too. A number
-never stands without what qualifies it: its interval, and in the name of its series how its hyper-parameters
-were chosen and whether it is private at all.
+A method's class declares its look. What qualifies a number always stands beside it: its interval, and in the name of
+its series how the hyper-parameters were chosen and whether it is private at all.
 """
 
 import math
@@ -13,8 +12,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from dphyper.bench.catalog import METHODS
-from dphyper.metrics.metric import METRICS
-from dphyper.reports.aggregate import REAL, ROLES
+from dphyper.core.labels import SELECTION_LABELS
+from dphyper.metrics.metric import HEADLINE, METRICS
+from dphyper.reports.sections import DOUBT, REAL, ROLES, Section
 
 
 class Look(NamedTuple):
@@ -25,21 +25,15 @@ class Look(NamedTuple):
     marker: str
 
 
-SPARE = ("#44AA99", "#999933", "#AA4499", "#DDCC77")
-SELECTIONS = {
-    "fixed": "fixed",
-    "tuned_public": "tuned on public tasks",
-    "tuned_private": "tuned privately, charged",
-    "non_private": "non-private",
-    "unknown": "unknown",
-}
-
-
 REAL_LOOK = Look("Real versus real", "#A89F91", "X")
+SPARE_COLOURS = ("#44AA99", "#999933", "#AA4499", "#DDCC77")  # of Tol's muted scheme, safe for colour blindness
+LINE_STYLES = {"control": "-.", "floor": ":", "ceiling": "--", "reference": "-"}
+"""Matplotlib's line style of the series that know no ε, by role."""
+AT_INFINITY = 2.2  # where ε = ∞ stands on a logarithmic axis, in units of the greatest finite ε
 
 
 def look(method: str) -> Look:
-    """The look of a method, as its class declares it; one that declares none has its name and a spare colour.
+    """The look of a method, as its class declares it; without a declaration, its name and a spare colour.
 
     >>> look("dp_sgd").label, look("my_method").label
     ('DP-SGD', 'my_method')
@@ -47,13 +41,8 @@ def look(method: str) -> Look:
     if method == REAL:
         return REAL_LOOK
     own = METHODS.card(method).own if method in METHODS else {}
-    spare = SPARE[zlib.crc32(method.encode()) % len(SPARE)]
+    spare = SPARE_COLOURS[zlib.crc32(method.encode()) % len(SPARE_COLOURS)]
     return Look(own.get("label", method), own.get("colour", spare), own.get("marker", "h"))
-
-
-def distance(metric: str, extractor: str) -> str:
-    """The name of a metric: never plain FID on other features than Inception's."""
-    return METRICS[metric].label_on(extractor)
 
 
 def epsilon(value: float) -> str:
@@ -63,6 +52,21 @@ def epsilon(value: float) -> str:
     ('8', '0.5', '∞')
     """
     return "∞" if math.isinf(value) else f"{value:g}"
+
+
+def budget(value: float) -> str:
+    """A budget in print, with its symbol.
+
+    >>> budget(8.0)
+    'ε = 8'
+    """
+    return f"ε = {epsilon(value)}"
+
+
+def epsilon_places(section: Section) -> dict[float, float]:
+    """Where each budget of a section stands on the axis: at its value, and ∞ right of all others."""
+    finite = [value for value in section.epsilons if math.isfinite(value)] or [1.0]
+    return {value: value if math.isfinite(value) else AT_INFINITY * finite[-1] for value in section.epsilons}
 
 
 def number(mean: float, half: float, digits: int) -> str:
@@ -84,8 +88,52 @@ def digits(values: "pd.Series[float]") -> int:
     return max(0, 2 - math.floor(math.log10(typical))) if typical > 0 else 1
 
 
+class NumberFormat(NamedTuple):
+    """How tables print the numbers of one metric: in units of ``scale``, with so many ``digits`` after the point.
+
+    >>> NumberFormat(scale=1e-4, digits=0).interval(0.0123, 0.0004)
+    '123 ± 4'
+    """
+
+    scale: float
+    digits: int
+
+    def value(self, value: float) -> str:
+        """A number alone."""
+        return f"{value / self.scale:.{self.digits}f}"
+
+    def interval(self, mean: float, half: float) -> str:
+        """As `number`."""
+        return number(mean / self.scale, half / self.scale, self.digits)
+
+
+def number_format(section: Section, metric: str = HEADLINE) -> NumberFormat:
+    """The format of a metric in a section: a typical number has three significant digits."""
+    scale = METRICS[metric].scale
+    return NumberFormat(scale, digits(section.values.loc[section.values["metric"] == metric, "value"] / scale))
+
+
+def mark(text: str, doubted: bool) -> str:
+    """A number in print, marked where rows that support no claim are behind it.
+
+    >>> mark("12.3 ± 0.4", True), mark("12.3 ± 0.4", False)
+    ('12.3 ± 0.4‡', '12.3 ± 0.4')
+    """
+    return text + DOUBT * bool(doubted)
+
+
+def count_range(values: "pd.Series[Any]") -> str:
+    """The range of a column of counts, or "?" where nothing is known.
+
+    >>> count_range(pd.Series([3, 3])), count_range(pd.Series([2, 3])), count_range(pd.Series([math.nan]))
+    ('3', '2–3', '?')
+    """
+    known = sorted(values.dropna().astype(int).unique())
+    return "–".join(str(value) for value in dict.fromkeys([known[0], known[-1]])) if known else "?"
+
+
 def name(point: Any) -> str:
-    """The method of a point (any object with the attributes of `aggregate.SERIES`), with its k and its variant."""
+    """The method of a point (an object with the attributes of `sections.SERIES`), with its k and its variant."""
     k = f"k = {point.embedding_dim}" if point.embedding_dim else ""
     return ", ".join(part for part in (look(point.method).label, k, point.variant) if part)
 
@@ -94,7 +142,7 @@ def qualifier(point: Any) -> str:
     """How the hyper-parameters of a point were chosen, and that it is not private where it is not."""
     if point.role == "reference":
         return "no model"
-    chosen = SELECTIONS[point.selection]
+    chosen = SELECTION_LABELS[point.selection]
     return chosen if point.private or point.selection == "non_private" else f"{chosen}, not private"
 
 
@@ -103,7 +151,7 @@ def records(frame: pd.DataFrame) -> Iterator[Any]:
     yield from frame.itertuples(index=False)
 
 
-def named(points: pd.DataFrame) -> pd.DataFrame:
+def add_names(points: pd.DataFrame) -> pd.DataFrame:
     """Add ``name``, ``qualifier`` and ``series`` (both together) and sort by role, method, k and ε."""
     order = {name: METHODS.card(name).own.get("order", math.inf) for name in METHODS}
     rank = points["method"].map(lambda method: order.get(method, math.inf))
