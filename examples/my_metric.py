@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dphyper.metrics.metric import Evidence, Metric
+from dphyper.metrics.metric import Evidence, Metric, pair_of_features
 
 
 class Coverage(Metric):
@@ -16,7 +16,7 @@ class Coverage(Metric):
     @classmethod
     def compute(cls, given: Evidence) -> float:
         """Between 0 and 1."""
-        real, generated = given.reference_features, given.generated_features
+        generated, real = pair_of_features(given)  # as float64; refuses shapes that have no distance
         between_real = np.sort(distances(real, real), axis=1)
         radius = between_real[:, min(cls.neighbours, len(real) - 1)]  # column 0 is the record itself
         return float((distances(real, generated).min(axis=1) <= radius).mean())

@@ -39,6 +39,8 @@ def dphyper(folder: Path, *arguments: str) -> str:
 def test_the_parts_are_found_by_name(stranger: Path) -> None:
     assert "The LoRA fitted to the public images nearest" in dphyper(stranger, "ls", "methods")
     assert "Noisy stripes of eight directions" in dphyper(stranger, "ls", "data")
+    assert "The public mean image" in dphyper(stranger, "ls", "targets")
+    assert "Share of real records" in dphyper(stranger, "ls", "metrics")
 
 
 def test_the_method_passes_the_privacy_contract(stranger: Path) -> None:
@@ -58,6 +60,16 @@ def test_the_sweep_runs_and_reports_the_method_and_the_metric(stranger: Path) ->
     assert "Coverage" in page
     tables = "".join(path.read_text() for path in stranger.glob("runs/my_sweep/report/*/*.md"))
     assert "Nearest public images" in tables
+    assert "How many results stand behind each method" in page
+
+
+def test_methods_run_on_the_target(stranger: Path) -> None:
+    config = ["--base.kind", "mean_image", "--base.train_steps", "50", "--protocol.num_images", "60", "--wandb", "off"]
+    data = ["--data.source", "stripes", "--data.image_size", "8", "--task", "0", "--n", "64", "--epsilon", "8"]
+    options = ["--method", "dp_sgd", "--options", '{"steps": 4, "multiplicity": 1}']
+    printed = dphyper(stranger, "run", *config, *data, *options)
+    assert "status             done" in printed
+    assert "parameters         64" in printed
 
 
 def test_the_readme_shows_the_method_as_it_stands() -> None:

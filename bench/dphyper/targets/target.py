@@ -10,6 +10,7 @@ Shapes: b examples, P parameters of θ, F features of a record.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -90,9 +91,11 @@ class BaseModel(nn.Module, ABC):
     Class attributes:
         version: Raised by the author when training or encoding change their meaning: models that were trained before
             are then not taken for the present ones.
+        quick_spec: Fields of `BaseSpec` that make the model small enough for the contract suite.
     """
 
     version: ClassVar[int]
+    quick_spec: ClassVar[Mapping[str, Any]] = {}
 
     @classmethod
     @abstractmethod

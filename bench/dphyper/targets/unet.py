@@ -30,6 +30,7 @@ class UNetBase(BaseModel):
     """
 
     version: ClassVar[int] = 1
+    quick_spec = {"block_out_channels": (16, 32), "rank": 2, "sampling_steps": 3}
 
     def __init__(self, unet: UNet2DModel, scheduler: DDPMScheduler) -> None:
         super().__init__()
