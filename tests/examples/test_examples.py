@@ -64,7 +64,7 @@ def test_the_sweep_runs_and_reports_the_method_and_the_metric(stranger: Path) ->
 
 
 def test_methods_run_on_the_target(stranger: Path) -> None:
-    config = ["--base.kind", "mean_image", "--base.train_steps", "50", "--protocol.num_images", "60", "--wandb", "off"]
+    config = ["--base.kind", "mean_image", "--base.train_steps", "50", "--protocol.num_images", "400", "--wandb", "off"]
     data = ["--data.source", "stripes", "--data.image_size", "8", "--task", "0", "--n", "64", "--epsilon", "8"]
     options = ["--method", "dp_sgd", "--options", '{"steps": 4, "multiplicity": 1}']
     printed = dphyper(stranger, "run", *config, *data, *options)
