@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 from scipy.stats import ttest_ind
 
+from dphyper.audits.declared import declared_releases, in_one_line
 from dphyper.bench.catalog import METHODS
 from dphyper.bench.store import Store
 from dphyper.core.errors import PrivacyError, UserError
@@ -28,8 +29,8 @@ from dphyper.privacy.budget import Budget, Relation
 from dphyper.privacy.ledger import Ledger, event_from_json, event_json, mechanism_json
 from dphyper.privacy.mechanisms import Mechanism
 
-# Chance of one false finding of a private number beyond the ceiling in a whole store.
-SIGNIFICANCE = 0.01
+# Of a private number beyond the ceiling, in a whole store.
+FALSE_FINDING_CHANCE = 0.01
 Declared = Callable[[str, str, Budget], tuple[Mechanism, ...]]
 
 
@@ -66,15 +67,12 @@ def _declared(method: str, options: str, budget: Budget) -> tuple[Mechanism, ...
     if method not in METHODS:
         raise UserError("its method is not installed here, so that it cannot be told whether its ledger is complete")
     try:
-        kind = METHODS[method]
-        declared: tuple[Mechanism, ...] = kind.mechanisms(budget, kind.options_type.parse(method, json.loads(options)))
+        return declared_releases(method, json.loads(options), budget)
     except Exception as error:  # of whatever kind: the code may be anyone's
-        first, *_ = str(error).splitlines() or [""]
         raise UserError(
-            f"what its method declares cannot be built from its spec ({type(error).__name__}: {first}), so that it "
-            "cannot be told whether its ledger is complete"
+            f"what its method declares cannot be built from its spec ({in_one_line(error)}), so that it cannot be told "
+            "whether its ledger is complete"
         ) from error
-    return declared
 
 
 def _check_cell(store: Store, row: Mapping[Hashable, Any], declared: Declared) -> Iterator[str]:
@@ -256,7 +254,7 @@ def _check_whole(done: pd.DataFrame) -> Iterator[str]:
             continue
         # A pooled variance, for with three seeds a side Welch's test finds nothing at this level.
         better = ttest_ind(private, ceiling, alternative="less", nan_policy="omit")
-        if better.pvalue < SIGNIFICANCE / len(tests):
+        if better.pvalue < FALSE_FINDING_CHANCE / len(tests):
             yield (
                 f"{method} at ε = {epsilon:g} on {task} (n = {n}): a Fréchet distance of {private.mean():.4g} over "
                 f"{len(private)} seeds beats the non-private ceiling's {ceiling.mean():.4g} (p = {better.pvalue:.1g})"
