@@ -24,7 +24,8 @@ def declared_releases(name: str, options: Mapping[str, Any], budget: Budget) -> 
     kind = METHODS[name]
     found: object = kind.mechanisms(budget, kind.options_type.parse(name, options))
     if not isinstance(found, tuple) or not all(isinstance(part, Mechanism) for part in found):
-        raise UserError(f"`mechanisms` of method '{name}' returns {found!r:.60}: expected a tuple of mechanisms")
+        shown = " ".join(repr(found).split())[:60]
+        raise UserError(f"`mechanisms` of method '{name}' returns {shown}: expected a tuple of mechanisms")
     return found
 
 

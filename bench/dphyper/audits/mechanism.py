@@ -38,10 +38,10 @@ from dphyper.privacy.mechanisms import (
 from dphyper.privacy.noise import NoiseSource
 from dphyper.privacy.private_data import PrivateData
 
-NUM_RECORDS = 16  # of each data set; all but the canary contribute zero, so that few hide it as well as many
+NUM_RECORDS = 16  # of each data set; all but the canary contribute zero and hide nobody
 # A sum takes about half a millisecond, most of it for the checks of `PrivateData`: 2 × 10,000 take half a minute or so.
 SUMS = 10_000  # from each data set, if nothing else is asked for
-MOST_DRAWS, FEWEST_DRAWS = 20_000, 1_000  # fewer bound nothing, and more hardly raise the bound
+MOST_DRAWS, FEWEST_DRAWS = 20_000, 1_000  # limits on what `SUMS` gives; too few scores bound nothing
 
 
 @dataclass(frozen=True, kw_only=True)

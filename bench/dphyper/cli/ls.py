@@ -1,11 +1,12 @@
-"""``dphyper ls``: list what is registered (methods, data sources, targets, metrics), a source's tasks or a store's cells.
+"""``dphyper ls``: list what is registered, a source's tasks or a store's cells.
 
-What is registered is read from the sources of the classes, which are not imported: the list comes at once, and names
-also what cannot run here.
+Methods, data sources, targets and metrics are registered. What is listed of them is read from the sources of their
+classes, which are not imported: the list comes at once, and names also what cannot run here.
 """
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -56,7 +57,7 @@ def _metrics(config: Namespace) -> Iterator[str]:
     return _registered(METRICS, 20, "label", 24)
 
 
-def _registered(registry: Registry[object], width: int, literal: str = "", literal_width: int = 0) -> Iterator[str]:
+def _registered(registry: Registry[Any], width: int, literal: str = "", literal_width: int = 0) -> Iterator[str]:
     """Name, one literal of the class where one is asked for, and its summary."""
     for name in registry:
         card = registry.card(name)
