@@ -59,7 +59,7 @@ def planted_releases() -> list[Planted]:
 
 
 def planted_methods() -> list[Planted]:
-    """Put every faulty method, and the sound one that it is made of, to the contract suite; about a minute."""
+    """Put every faulty method, and the sound one that it is made of, to the contract suite; some seconds."""
     places = {name: f"{faulty_methods.__name__}:{name}" for name in (faulty_methods.SOUND, *faulty_methods.FAULTY)}
     with patch.dict(METHODS.locations, places):
         sound = next(contract.findings(faulty_methods.SOUND), None)
