@@ -23,13 +23,13 @@ from jsonargparse import auto_cli
 from dphyper.bench.runner import Runner
 from dphyper.bench.store import Store
 from dphyper.bench.tracking import Tracking
-from dphyper.cli.main import read_sweep
 from dphyper.core.errors import UserError
 from dphyper.core.specs import Cell, Performance
 from dphyper.privacy.budget import Budget, Relation
 from dphyper.privacy.ledger import Ledger
 from dphyper.privacy.noise import NoiseSource
 from dphyper.privacy.private_data import PrivateData
+from dphyper.sweeps.plan import read_sweep
 from dphyper.targets.diffusion import to_unit
 
 

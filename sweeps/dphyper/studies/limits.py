@@ -28,12 +28,12 @@ from torch import Tensor
 from dphyper.bench.runner import Runner
 from dphyper.bench.store import Store
 from dphyper.bench.tracking import Tracking
-from dphyper.cli.main import read_sweep
 from dphyper.core.errors import UserError
 from dphyper.core.specs import content_hash
 from dphyper.methods.fitting import FitOptions, fit
 from dphyper.methods.hypernetwork import Hypernetwork
 from dphyper.metrics.evaluation import Evaluator
+from dphyper.sweeps.plan import read_sweep
 from dphyper.targets.diffusion import to_uint8, to_unit
 
 FIT = {"fit_steps": 100, "fit_batch_size": 48}
