@@ -1,8 +1,8 @@
-"""The attack on the last bits: of which of two neighbouring sums can this be a release, at numbers that noise can be?
+"""The attack on the last bits: of which of two neighbouring sums can a number be the release?
 
-A floating-point sampler does not draw every number. Whoever knows all records but one takes the sum without that
-record, and the sum with it, off what was released; where only one of the two remainders is a number that the sampler
-can draw, the guess is right whatever the noise's scale (Mironov 2012; Jin et al. 2022, arXiv:2112.05307). Two such
+A floating-point sampler does not draw every number. Whoever knows all records but one subtracts the sum without that
+record, and the sum with it, from what was released. Where only one of the two remainders is a number that the sampler
+can draw, the guess is right whatever the scale of the noise (Mironov 2012; Jin et al. 2022, arXiv:2112.05307). Two such
 marks are looked at:
 
 * ``sampler``: in how many coordinates the remainder can be drawn by the former sampler of this package, the inverse of
@@ -10,8 +10,8 @@ marks are looked at:
 * ``lattice``: the last binary places of the remainders, summed over coordinates. It sees noise on a coarser grid than
   the sum's, whatever sampler drew it.
 
-`former_noisy_sum` is the release that the first one convicts, `coarse_noisy_sum` one for the second. Both are kept to
-be attacked and for nothing else. No mark that is missed here is thereby shown not to exist.
+`former_noisy_sum` is a release that the first mark convicts, `coarse_noisy_sum` one that the second convicts. Both are
+here to be attacked and for nothing else. There may be marks that this attack does not look at.
 
 Shapes: k coordinates of the released sum, with the count where there is one.
 """
@@ -43,7 +43,7 @@ DRAWS = 10_000  # of a mean embedding; gradients have more coordinates, and a fi
 # (ε, k, records) of the comparison; with records, of the mean gradient over a Poisson sample of a quarter of them: once
 # where q n is a power of two, by which a division is exact, and once where it is not.
 SETTINGS = ((1.0, 32, 0), (0.1, 32, 0), (1.0, 4, 0), (16.0, 32, 0), (1.0, 1000, 128), (1.0, 1000, 100))
-_SILENCE = NoiseSource(lambda size: b"\xff" * size, is_reproducible=True)  # the tail probability 1/2: noise 0
+_SILENCE = NoiseSource(lambda size: b"\xff" * size, is_reproducible=True)  # of which every sampler makes noise 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +52,8 @@ class BitsAudit:
 
     Attributes:
         clopper_pearson: For each of `MARKS` the lower bound on ε that assumes nothing.
-        right: For each, the share of right guesses, by which of the two remainders bears more of the mark; ties are
-            half right.
+        right: For each the share of right guesses, if the guess is the remainder that bears more of the mark; a tie
+            counts as half right.
         draws: Releases from each of the two data sets.
     """
 
@@ -80,15 +80,15 @@ def audit_bits(
 ) -> BitsAudit:
     """Attack one released sum of a mechanism by its last bits.
 
-    The other records contribute nothing and the canary the same to each coordinate, at the clip norm. Sums come from
-    ``release`` itself, one call each, for `PrivateData` does no arithmetic on them but a division.
+    The other records contribute nothing; the canary lies at the clip norm and contributes the same to each coordinate.
+    ``release`` is called once for each sum, without `PrivateData`, whose only arithmetic on it is a division.
 
     Args:
         mechanism: Calibrated, as a method uses it; one of its steps is attacked.
         budget: Gives relation and δ.
         dimension: k, less the count.
         noise: As in the run that is attacked.
-        release: What is attacked.
+        release: The code that is attacked.
         denominator: By which the sum is divided before it is published: q n for gradients.
         draws: From each of the two data sets.
         confidence: With which the bounds hold together.

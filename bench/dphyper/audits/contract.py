@@ -1,9 +1,9 @@
 """What every private method must keep, as checks that an outside method goes through as well.
 
 Each check runs a method on a tiny model, with tiny data, as the harness would, and returns one line of finding or None.
-They look at what a method does and not at what it says: what was released is frozen and the records behind it are
-exchanged; every function that the method gives to the door is tried at every place of a batch; the states of all
-generators are compared before and after. `findings` runs all of them. No check proves privacy: a method that waits for
+They look at what a method does, not at what it says: releases are frozen while the records behind them are exchanged;
+every function that the method gives to `PrivateData` is tried at every place of a batch; the states of all generators
+are compared before and after. `findings` runs all of them. No check proves privacy: a method that waits for
 its thousandth run to leak passes.
 
 The instruments that look inside a run are those of `dphyper.audits.watching`.
@@ -117,10 +117,9 @@ class Subject:
 def released_alone(subject: Subject) -> Guard:
     """Whether the parameters follow from what was released.
 
-    The releases of one run are played to a second, on other records, whose functions are called and their rows thrown
-    away; and to a third, on other records of another number, whose functions are not called. All must give the same
-    parameters and diagnostics, bit for bit. A method that carries the exact mean, a count or a decision past the
-    mechanism does not.
+    The releases of one run are recorded and played to three more: on other records, on other records of another number,
+    and on these without even calling the functions of records. All must give the same parameters and diagnostics, bit
+    for bit. A method that carries the exact mean, a count or a decision past the mechanism does not.
     """
     tape = Tape()
 
@@ -147,7 +146,7 @@ def released_alone(subject: Subject) -> Guard:
 
 
 def record_wise(subject: Subject) -> Guard:
-    """Whether each function given to the door treats records one by one, to the last bit, and draws secretly."""
+    """Whether each function given to `PrivateData` treats records one by one, to the last bit, and draws secretly."""
     WatchedRows.found.clear()
     WatchedRows.public_rng = torch.Generator().manual_seed(0)
     made = tiny_method(subject.name)
@@ -191,8 +190,8 @@ def clipped(subject: Subject) -> Guard:
     theta, scaled, poisoned = (subject.run(scale=scale)[0] for scale in (1.0, 100.0, math.nan))
     if not (scaled.isfinite().all() and poisoned.isfinite().all()):
         return "records that are huge or no numbers make parameters that are none"
-    # A hundred times larger values in a method that does not clip would move it by far more than a fresh draw of the
-    # noise at a tenth of the budget does.
+    # Without clipping, values a hundred times as large move the result by far more than a fresh draw of the noise
+    # does, even at a tenth of the budget.
     loud = Budget(epsilon=BUDGET.epsilon / 10, delta=BUDGET.delta, relation=BUDGET.relation)
     spread, moved = subject.spread(loud), float((scaled - theta).norm())
     if moved > 10 * spread:
@@ -203,8 +202,8 @@ def clipped(subject: Subject) -> Guard:
 def hidden(subject: Subject) -> Guard:
     """Whether noise hides the records as the budget shrinks.
 
-    Other records must move the result less than half as far as at the usual budget, as they do where the method shrinks
-    what it does not believe, or by a small part of what a fresh draw of the noise does.
+    Other records must move the result less than half as far as at the usual budget, because the method shrinks what it
+    does not believe, or less than a twentieth as far as a fresh draw of the noise does.
     """
     if subject.method.role != "method":
         return None

@@ -1,10 +1,10 @@
 """Whether a result store deserves belief: every claim in it is derived again from its ledgers.
 
-`check_store` looks at each cell alone and at the store as a whole. Alone: does ε follow from the ledger, by both
-accountants; does the ledger hold every release that the method declares, and no other; do ledger, spec and row agree;
-was the noise secret; was the run repeated; was its code sound. Together: one protocol, one relation, one setting of a
-method on a private task, what failed cells released, and no private number that beats the non-private ceiling beyond
-chance. It reads the store only. It cannot see a private record that never passed the ledger; the contract suite and
+`check_store` asks of each cell: does ε follow from the ledger, by both accountants; does the ledger hold every release
+that the method declares, and no other; do ledger, spec and row agree; was the noise secret; was the run repeated; was
+its code sound. Of the store as a whole it asks: is there one protocol, one relation, and one setting of a method on a
+private task; what did failed cells release; does a private number beat the non-private ceiling beyond chance. It reads
+the store only. It cannot see a private record that never passed the ledger; the contract suite and
 the audits look for that.
 """
 
@@ -29,7 +29,7 @@ from dphyper.privacy.budget import Budget, Relation
 from dphyper.privacy.ledger import Ledger, event_from_json, event_json, mechanism_json
 from dphyper.privacy.mechanisms import Mechanism
 
-# Of a private number beyond the ceiling, in a whole store.
+# Chance that a sound store has a finding of a private number beyond the ceiling.
 FALSE_FINDING_CHANCE = 0.01
 Declared = Callable[[str, str, Budget], tuple[Mechanism, ...]]
 
@@ -186,7 +186,7 @@ def _check_options(cell: Cell, charged: list[Mechanism]) -> Iterator[str]:
 
 
 def _check_folders(store: Store, done: set[str]) -> Iterator[str]:
-    """Parameters without a ledger, wherever they lie; of done cells that is said already."""
+    """Parameters without a ledger, in any folder but those of done cells, of which that is said already."""
     for theta in sorted(store.root.glob("cells/*/theta.safetensors")):
         if theta.parent.name not in done and not (theta.parent / "ledger.json").exists():
             yield f"cell {theta.parent.name}: it has parameters and no ledger.json: nothing can be claimed for them"
@@ -224,8 +224,8 @@ def _check_settings(store: Store, done: pd.DataFrame) -> Iterator[str]:
         if len(settings) < 2:
             continue
         names = sorted({name for options in settings for name in options})
-        told = [name for name in names if len({str(options.get(name)) for options in settings}) > 1]
-        shown = "; ".join(", ".join(f"{name} = {options.get(name)}" for name in told) for options in settings)
+        differing = [name for name in names if len({str(options.get(name)) for options in settings}) > 1]
+        shown = "; ".join(", ".join(f"{name} = {options.get(name)}" for name in differing) for options in settings)
         where = f"n = {n}, k = {k}" if k else f"n = {n}"
         yield (
             f"{method} at ε = {epsilon:g} on {task} ({where}): {len(settings)} settings ran on this private task "

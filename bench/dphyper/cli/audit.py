@@ -109,9 +109,9 @@ def _whole_runs(name: str, path: str, runs: int, out: Path) -> None:
     runner = Runner(store, sweep.performance, Tracking("off", store.root, sweep.name), sweep.name)
     runner.check_data(cell for cell, _ in plan)
     for cell, fault in plan:
-        attacked = WholeRuns(runner, cell, noise=NoiseSource.os(), fault=fault)
-        seen = audit_whole_runs(attacked, pairs=runs, folder=store.root / "whole_runs")
-        lines = [whole_run_line(bound) for bound in whole_run_bounds(attacked, seen)]
+        attack = WholeRuns(runner, cell, noise=NoiseSource.os(), fault=fault)
+        observations = audit_whole_runs(attack, pairs=runs, folder=store.root / "whole_runs")
+        lines = [whole_run_line(bound) for bound in whole_run_bounds(attack, observations)]
         print("\n".join(map(in_words, lines)), flush=True)
         (FAULTS if fault.name else WHOLE_RUNS).write(out, lines)
 

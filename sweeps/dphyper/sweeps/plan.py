@@ -31,8 +31,8 @@ class Sweep:
         performance: Knobs that change speed only.
         cell: Keys that all cells share, as in ``dphyper run``.
         searches: Recorded searches that the options come from: each a store's folder or its ``rows.parquet``, with rows
-            on tuning tasks alone and several settings of a method. Other options than the defaults that none of them
-            ran are labelled unknown.
+            on tuning tasks alone and several settings of a method. Options that are neither the defaults nor in one of
+            them are labelled unknown.
         options: Hyper-parameters by method; an axis such as ``options.steps`` of the grid wins over them.
         grid: One or several cross products; each maps keys of a cell (dotted where nested) to lists of values.
     """
