@@ -96,6 +96,7 @@ def test_whole_runs_take_their_cells_from_a_sweep_file(
     assert table["claimed ε"].tolist() == [1.0] * 3 + [8.0] * 3
     assert table["score"].tolist() == ["loss", "lda", "releases"] * 2
     assert (tmp_path / "whole_runs.md").read_text().count("\n") == 8
+    assert "runs = 0: expected at least 1" in refusal("audit", "hypernetwork", *whole, "--runs", "0")
     assert "unknown method in sweep" in refusal("audit", "public_mean", *whole)
     assert "unknown method in sweep" in refusal("audit", "faults", *whole)  # some are planted in dp_sgd
 
@@ -103,4 +104,7 @@ def test_whole_runs_take_their_cells_from_a_sweep_file(
 def test_what_can_be_attacked_is_named(refusal: Refusal) -> None:
     assert "did you mean 'hypernetwork'?" in refusal("audit", "hypernetworks")
     assert "name their sweep" in refusal("audit", "faults")
+    assert "embedding_dim = 0: expected at least 1" in refusal("audit", "hypernetwork", "--embedding_dim", "0")
+    assert "3 releases from each data set: expected at least 4" in refusal("audit", "hypernetwork", "--draws", "3")
+    assert "0 releases from each data set: expected at least 4" in refusal("audit", "bits", "--draws", "4")
     assert "epsilon = -1.0: expected a number above 0" in refusal("audit", "dp_sgd", "--epsilon", "-1")

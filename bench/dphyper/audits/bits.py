@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 from torch import Tensor
 
-from dphyper.audits.bounds import Scores, clopper_pearson_lower_bound
+from dphyper.audits.bounds import Scores, clopper_pearson_lower_bound, require_enough
 from dphyper.privacy.accounting import calibrate
 from dphyper.privacy.budget import Budget, Relation
 from dphyper.privacy.mechanisms import GaussianMechanism, OneShotMean, PoissonGradientSteps
@@ -92,7 +92,11 @@ def audit_bits(
         denominator: By which the sum is divided before it is published: q n for gradients.
         draws: From each of the two data sets.
         confidence: With which the bounds hold together.
+
+    Raises:
+        UserError: There is too little to look at.
     """
+    require_enough(dimension=dimension, draws=draws)
     relation, clip = budget.relation, mechanism.l2_clip_norm
     canary = torch.full((1, dimension), 2 * clip / math.sqrt(dimension), dtype=torch.float64)
     nothing = canary[:0]

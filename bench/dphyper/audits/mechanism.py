@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dphyper.audits.bounds import Scores, clopper_pearson_lower_bound, gdp_lower_bound
+from dphyper.audits.bounds import Scores, clopper_pearson_lower_bound, gdp_lower_bound, require_enough
 from dphyper.core.errors import UserError
 from dphyper.privacy.accounting import epsilon_of
 from dphyper.privacy.budget import Budget, Relation
@@ -108,13 +108,14 @@ def audit_mechanisms(
         confidence: Of each bound.
 
     Raises:
-        UserError: There is no release, or one without noise.
+        UserError: There is no release, or one without noise, or too little to look at.
     """
     if not mechanisms or not all(mechanism.noise_multiplier for mechanism in mechanisms):
         raise UserError("no release with noise: there is no claim to audit")
     begin = time.perf_counter()
     steps = sum(mechanism.steps for mechanism in mechanisms)
     draws = draws or min(max(SUMS // steps, FEWEST_DRAWS), MOST_DRAWS)
+    require_enough(dimension=dimension, draws=draws)
     canary = torch.zeros(dimension, dtype=torch.float64)
     canary[0] = 2 * max(mechanism.l2_clip_norm for mechanism in mechanisms)
     out, with_canary = (

@@ -35,6 +35,7 @@ from dphyper.audits.whole_run_faults import SOUND, Fault
 from dphyper.bench.catalog import canonical
 from dphyper.bench.method import Method
 from dphyper.bench.runner import Runner
+from dphyper.core.errors import UserError
 from dphyper.core.files import whole_file
 from dphyper.core.specs import Cell, content_hash
 from dphyper.privacy.budget import Budget, Relation
@@ -239,7 +240,12 @@ def audit_whole_runs(runs: WholeRuns, *, pairs: int, folder: Path) -> Observatio
         runs: What is attacked.
         pairs: Runs on each of the two sets; rounded up to whole files of 10.
         folder: Of this store's audits; a folder below it, named by the hash of cell and fault, holds the runs.
+
+    Raises:
+        UserError: ``pairs`` is below 1.
     """
+    if pairs < 1:
+        raise UserError(f"runs = {pairs}: expected at least 1 on each of the two data sets")
     own = folder / content_hash([runs.cell.to_dict(), runs._fault.name])
     own.mkdir(parents=True, exist_ok=True)
     paths = [own / f"{index:04d}.npz" for index in range(math.ceil(pairs / PAIRS_A_FILE))]
