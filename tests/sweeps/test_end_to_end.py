@@ -1,8 +1,6 @@
 """The main path on the 8×8 digits: plan, sweep, kill, resume, merge, report; and what the rows then say."""
 
 import importlib.metadata
-import json
-import math
 import os
 import signal
 import subprocess
@@ -99,32 +97,6 @@ def test_same_sweep_twice_gives_the_same_rows(sweep_file: SweepFile, dphyper: Co
     assert not tables[0]["private"].any()  # reproducible noise protects nobody
 
 
-def test_os_noise_differs_between_runs(sweep_file: SweepFile, dphyper: Command, tmp_path: Path) -> None:
-    distances: dict[str, list[float]] = {"public_only": [], "hypernetwork": []}
-    for name in ("first", "second"):
-        cell = {"reproducible_noise": False, "epsilon": 1}
-        path = sweep_file(name=name, store=str(tmp_path / name), cell=cell, grid=[{"method": list(distances)}])
-        assert dphyper("sweep", "run", path) == 0
-        for row in Store(tmp_path / name).rows().itertuples():
-            distances[row.method].append(row.denoising_loss)
-            assert row.private
-    assert distances["public_only"][0] == distances["public_only"][1]
-    assert distances["hypernetwork"][0] != distances["hypernetwork"][1]
-
-
-def test_releases_on_a_grid_are_what_the_ledger_says(sweep_file: SweepFile, dphyper: Command, tmp_path: Path) -> None:
-    cell = {"reproducible_noise": False, "epsilon": 1}
-    assert dphyper("sweep", "run", sweep_file(cell=cell, grid=[{"method": ["hypernetwork", "dp_sgd"]}])) == 0
-    store = Store(tmp_path / "store")
-    rows = store.rows()
-    assert len(rows) == 2
-    for row in rows.itertuples():
-        ledger = json.loads((store.directory(row.cell) / "ledger.json").read_text())
-        assert ledger["noise"] == {"source": "os", "sampler": "rounded"}
-        assert "rounded to a grid that the noise covers" in row.statement
-    assert rows["private"].all()
-
-
 def test_options_of_a_recorded_search_are_labelled_so_and_others_unknown(
     sweep_file: SweepFile, dphyper: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -149,16 +121,6 @@ def test_options_of_a_recorded_search_are_labelled_so_and_others_unknown(
     capsys.readouterr()
     assert dphyper("sweep", "plan", sweep_file(searches=[str(tmp_path / "store")])) == 2
     assert "has 2 rows on other than tuning tasks" in capsys.readouterr().err
-
-
-def test_a_private_method_without_a_budget_claims_nothing(
-    sweep_file: SweepFile, dphyper: Command, tmp_path: Path
-) -> None:
-    cell = {"reproducible_noise": False, "epsilon": math.inf}
-    assert dphyper("sweep", "run", sweep_file(cell=cell, grid=[{"method": ["dp_sgd", "public_only"]}])) == 0
-    rows = Store(tmp_path / "store").rows().set_index("method")
-    assert rows["private"].to_dict() == {"dp_sgd": False, "public_only": True}
-    assert rows["statement"]["dp_sgd"].startswith("No privacy guarantee: private records were used without noise")
 
 
 def test_every_method_goes_through_the_harness(sweep_file: SweepFile, dphyper: Command, tmp_path: Path) -> None:
