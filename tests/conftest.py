@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
+from dphyper.cli.main import main
+
 # One thread a process: the suite runs on several processes at once.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -54,3 +56,30 @@ def sweep_file(tmp_path: Path, cache: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def dphyper() -> Callable[..., int]:
+    """Run a command in this process and give its exit status."""
+
+    def run(*arguments: str | Path) -> int:
+        with pytest.raises(SystemExit) as stopped:
+            main([str(argument) for argument in arguments])
+        return int(stopped.value.code or 0)
+
+    return run
+
+
+@pytest.fixture
+def refusal(dphyper: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """The one line that a command is refused with."""
+
+    def run(*arguments: str | Path) -> str:
+        capsys.readouterr()
+        assert dphyper(*arguments) == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert len(lines) == 1, lines
+        assert lines[0].startswith("dphyper: ")
+        return lines[0]
+
+    return run

@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
@@ -20,13 +19,10 @@ from dphyper.audits.whole_run_faults import FAULTS, SOUND, Fault
 from dphyper.bench.runner import Runner
 from dphyper.bench.store import Store
 from dphyper.bench.tracking import Tracking
-from dphyper.cli.audit import write_table
 from dphyper.core.specs import BaseSpec, Cell, DataSpec, Performance, Protocol
 from dphyper.methods.descent import Guide
 from dphyper.privacy.budget import Relation
-from dphyper.privacy.mechanisms import OneShotMean
 from dphyper.privacy.noise import NoiseSource
-from dphyper.privacy.noisy_sum import noisy_sum
 
 CELL = Cell(
     data=DataSpec(source="digits8", image_size=8, cluster_sizes=(60,)),
@@ -102,21 +98,6 @@ def test_the_likelihood_ratio_of_steps_grows_as_their_noise_shrinks(runner: Runn
     assert gaps[1] > 5 * gaps[0] > 0
 
 
-def test_without_clipping_a_row_keeps_its_norm() -> None:
-    mechanism, sums = OneShotMean(noise_multiplier=1e-2), []
-    for fault in (SOUND, PLANTED["no clipping"]):
-        patches = list(fault.patches())
-        for patch in patches:
-            patch.__enter__()
-        row = torch.tensor([[30.0, 40.0]])
-        noise = NoiseSource.reproducible(0)
-        total = noisy_sum([row], 2, mechanism=mechanism, relation=Relation.ZERO_OUT, noise=noise)
-        sums.append(float(total.norm()))
-        for patch in patches:
-            patch.__exit__(None, None, None)
-    assert sums == pytest.approx([1.0, 50.0], abs=0.1)
-
-
 def test_the_discriminant_sees_a_shift_and_nothing_where_there_is_none() -> None:
     rng = np.random.default_rng(0)
     out, canary = rng.normal(0, 1, (2, 200, 30)).astype(np.float32)
@@ -129,18 +110,6 @@ def test_the_discriminant_sees_a_shift_and_nothing_where_there_is_none() -> None
         assert len(low) == 100
     assert abs(separations[0]) < 0.5
     assert separations[1] > 2.0
-
-
-def test_a_line_that_was_measured_again_replaces_the_former_one(tmp_path: Path) -> None:
-    lines = [
-        {"method": "a", "claimed": 0.99999999, "bound": 0.5},
-        {"method": "b", "claimed": float("inf"), "bound": 2.0},
-    ]
-    write_table(tmp_path / "t", lines, keys=("method", "claimed"))
-    write_table(tmp_path / "t", [lines[0] | {"bound": 0.7}, lines[1]], keys=("method", "claimed"))
-    frame = pd.read_csv(tmp_path / "t.csv")
-    assert frame.set_index("method")["bound"].to_dict() == {"a": 0.7, "b": 2.0}
-    assert "| b | ∞ | 2 |" in (tmp_path / "t.md").read_text()
 
 
 def test_randomness_of_private_losses_is_secret_and_that_of_others_is_the_seed_s(

@@ -13,10 +13,29 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 from scipy.stats import beta
 
+from dphyper.core.errors import UserError
 from dphyper.privacy.accounting import gaussian_epsilon
 
 Scores = NDArray[np.float64]
 SELECTION_LEVEL = 1e-4  # of the error rates by which the threshold of the GDP bound is chosen, not of the bound
+
+FEWEST_SCORES = 4  # from each data set: a quarter of them chooses the threshold
+
+
+def require_enough(*, dimension: int, draws: int) -> None:
+    """Refuse an attack that has nothing to look at.
+
+    Args:
+        dimension: k, numbers of a release.
+        draws: Releases from each of the two data sets.
+
+    Raises:
+        UserError: The dimension is below 1, or there are fewer releases than `FEWEST_SCORES`.
+    """
+    if dimension < 1:
+        raise UserError(f"embedding_dim = {dimension}: expected at least 1 number in each release")
+    if draws < FEWEST_SCORES:
+        raise UserError(f"{draws} releases from each data set: expected at least {FEWEST_SCORES}, better 1,000 or more")
 
 
 def gdp_lower_bound(out: Scores, canary: Scores, delta: float, *, confidence: float = 0.95) -> float:

@@ -67,7 +67,7 @@ class MixesTheExactMean(MeanPicture):
     """A fifth of the exact mean in the answer."""
 
     def embed(self, x: Tensor, rng: torch.Generator) -> Tensor:
-        """Keep what must not be kept."""
+        """Store the mean, which must not be stored."""
         self._exact = x.flatten(1).mean(0)
         return super().embed(x, rng)
 
@@ -105,7 +105,7 @@ class CountsRecords(MeanPicture):
 
 
 class ReadsPastTheDoor(MeanPicture):
-    """Records read from the closure of the door, beside an honest release."""
+    """Records read from the closure of `PrivateData`, beside an honest release."""
 
     def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Adaptation:
         """Take them by force."""
@@ -127,7 +127,7 @@ class NormalisesByTheBatch(MeanPicture):
 
 
 class RoundsByTheBatch(MeanPicture):
-    """A row whose last bits hang on the other records."""
+    """A row whose last bits depend on the other records."""
 
     def embed(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """Shift by the size of the batch and back."""
@@ -197,7 +197,7 @@ class ReleasesTwice(MeanPicture):
 
 
 class SpendsHalf(MeanPicture):
-    """Half of the budget left, which flatters nobody but hides a share that something else may take."""
+    """Half of the budget left unspent, which something else may spend unseen."""
 
     @classmethod
     def mechanisms(cls, budget: Budget, options: Any) -> tuple[Mechanism, ...]:

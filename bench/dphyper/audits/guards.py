@@ -1,8 +1,8 @@
 """Guards: small checks of what a mechanism or a method really does, each able to fail.
 
-A guard returns None when it finds nothing and one line of finding otherwise. The contract suite runs them on every
-registered method, `dphyper.audits.planted` on known bugs, where each must fail. A statistical guard rejects
-a sound mechanism with at most the probability that it is given. No guard proves privacy: each looks at some
+A guard returns None when it finds nothing, and one line of finding otherwise. The contract suite runs guards on every
+registered method; `dphyper.audits.planted` runs them on known bugs, where each must find something. A statistical guard
+rejects a sound mechanism with at most the probability that it is given. No guard proves privacy: each looks at some
 inputs, chosen to be adversarial.
 
 Shapes: N records, k coordinates of a record's contribution.
@@ -20,7 +20,7 @@ from dphyper.core.errors import PrivacyError
 from dphyper.privacy.budget import Relation
 
 Guard = str | None
-SIGNIFICANCE = 1e-6
+SIGNIFICANCE = 1e-6  # of each statistical guard: a suite may run thousands, and none may fail by chance
 
 
 def noise_scale(samples: ArrayLike, std: float, *, significance: float = SIGNIFICANCE) -> Guard:

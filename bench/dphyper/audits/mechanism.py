@@ -1,16 +1,15 @@
 """Empirical lower bounds on ε: attack the mechanisms of a method and see how much they give away.
 
-A white-box canary audit: two neighbouring data sets that differ as much as the clip norm allows are released many times
-through `PrivateData`, by every mechanism that the method declares, one after the other in one ledger. An attacker who
-knows both sets guesses which one it was, and his error rates bound ε from below. He scores by the log-likelihood ratio
-of everything that was released, which no attack on these numbers beats. So the claim of the whole method is attacked,
-and not that of a part. A likelihood in real numbers does not see the last bits of a number, which
-`dphyper.audits.bits` looks at.
+This is a white-box canary audit. Two neighbouring data sets differ as much as the clip norm allows. Both are released
+many times through `PrivateData`, by every mechanism that the method declares, one after the other in one ledger: the
+claim of the whole method is attacked, and not that of a part. An attacker who knows both sets guesses which one it was,
+and the error rates of the guesses bound ε from below. The score is the log-likelihood ratio of everything that was
+released; no attack on these numbers beats it. A likelihood in real numbers does not see the last bits of a number;
+`dphyper.audits.bits` looks at those.
 
-What comes after the release is post-processing, and what comes before it is one record's business; whether that is
-so is asked by `dphyper.audits.whole_run`. Of a selection among trials one trial's releases are attacked; that only
-the best trial is seen, and what it costs, is accounted and not attacked. An audit can show that a claim is false; it
-cannot show that it is true.
+What a method does before and after its releases is attacked by `dphyper.audits.whole_run`. Of a selection among trials,
+the releases of one trial are attacked; that only the best trial is seen, and what this costs, is accounted and not
+attacked. An audit can show that a claim is false; it cannot show that it is true.
 """
 
 import math
@@ -22,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dphyper.audits.bounds import Scores, clopper_pearson_lower_bound, gdp_lower_bound
+from dphyper.audits.bounds import Scores, clopper_pearson_lower_bound, gdp_lower_bound, require_enough
 from dphyper.core.errors import UserError
 from dphyper.privacy.accounting import epsilon_of
 from dphyper.privacy.budget import Budget, Relation
@@ -38,9 +37,10 @@ from dphyper.privacy.mechanisms import (
 from dphyper.privacy.noise import NoiseSource
 from dphyper.privacy.private_data import PrivateData
 
-# A sum takes about half a millisecond through the door, of which most is what the door checks first.
+NUM_RECORDS = 16  # of each data set; all but the canary contribute zero and hide nobody
+# A sum takes about a millisecond, most of it for the checks of `PrivateData`: 2 × 10,000 take half a minute or so.
 SUMS = 10_000  # from each data set, if nothing else is asked for
-MOST_DRAWS, FEWEST_DRAWS = 20_000, 1_000
+MOST_DRAWS, FEWEST_DRAWS = 20_000, 1_000  # limits on what `SUMS` gives; too few scores bound nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ class Audit:
 
 
 def attacked_parts(mechanisms: Sequence[Mechanism]) -> tuple[GaussianMechanism, ...]:
-    """The releases that are attacked: all of them, and of a selection those of one trial."""
+    """The releases that are attacked: all that are given; of a selection, those of one trial."""
     parts: list[GaussianMechanism] = []
     for mechanism in mechanisms:
         parts.extend(mechanism.trial if isinstance(mechanism, BestOfTrials) else (mechanism,))
@@ -89,14 +89,14 @@ def audit_mechanisms(
     *,
     dimension: int,
     noise: NoiseSource,
-    n: int = 16,
+    n: int = NUM_RECORDS,
     draws: int = 0,
     confidence: float = 0.95,
 ) -> Audit:
     """Audit releases, one after the other, by a canary whose contribution lies at the clip norm in each.
 
-    The trade-off curve of Poisson-sampled steps is Gaussian only in the limit of many steps, and the GDP bound is to be
-    read with that.
+    The GDP bound assumes a Gaussian trade-off curve; that of Poisson-sampled steps is Gaussian only in the limit of
+    many steps.
 
     Args:
         mechanisms: Calibrated, as a method uses them together; at least one.
@@ -108,13 +108,14 @@ def audit_mechanisms(
         confidence: Of each bound.
 
     Raises:
-        UserError: There is no release, or one without noise.
+        UserError: There is no release, or one without noise, or too little to look at.
     """
     if not mechanisms or not all(mechanism.noise_multiplier for mechanism in mechanisms):
         raise UserError("no release with noise: there is no claim to audit")
     begin = time.perf_counter()
     steps = sum(mechanism.steps for mechanism in mechanisms)
     draws = draws or min(max(SUMS // steps, FEWEST_DRAWS), MOST_DRAWS)
+    require_enough(dimension=dimension, draws=draws)
     canary = torch.zeros(dimension, dtype=torch.float64)
     canary[0] = 2 * max(mechanism.l2_clip_norm for mechanism in mechanisms)
     out, with_canary = (
@@ -160,7 +161,8 @@ def _log_ratio(
         count = mechanism.count_coordinate(budget.relation)
         norm, clip = mechanism.record_norm(budget.relation), mechanism.l2_clip_norm
         for sum_k in _released_sums(private, mechanism, f"audit {number + 1}"):
-            # Along the way in which the canary moves the sum, in units of what it adds. All other records count too.
+            # How far the sum lies in the direction of the canary, in units of what the canary adds. All other records
+            # raise the count, too.
             x = float(sum_k[0]) * clip / norm**2
             if count:
                 x += (float(sum_k[-1]) - (n - 1) * count) * count / norm**2

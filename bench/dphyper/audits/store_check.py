@@ -1,10 +1,10 @@
 """Whether a result store deserves belief: every claim in it is derived again from its ledgers.
 
-`check_store` looks at each cell alone and at the store as a whole. Alone: does ε follow from the ledger, by both
-accountants; does the ledger hold every release that the method declares, and no other; do ledger, spec and row agree;
-was the noise secret; was the run repeated; was its code sound. Together: one protocol, one relation, one setting of a
-method on a private task, what failed cells released, and no private number that beats the non-private ceiling beyond
-chance. It reads the store only. It cannot see a private record that never passed the ledger; the contract suite and
+`check_store` asks of each cell: does ε follow from the ledger, by both accountants; does the ledger hold every release
+that the method declares, and no other; do ledger, spec and row agree; was the noise secret; was the run repeated; was
+its code sound. Of the store as a whole it asks: is there one protocol, one relation, and one setting of a method on a
+private task; what did failed cells release; does a private number beat the non-private ceiling beyond chance. It reads
+the store only. It cannot see a private record that never passed the ledger; the contract suite and
 the audits look for that.
 """
 
@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 from scipy.stats import ttest_ind
 
+from dphyper.audits.declared import declared_releases, in_one_line
 from dphyper.bench.catalog import METHODS
 from dphyper.bench.store import Store
 from dphyper.core.errors import PrivacyError, UserError
@@ -29,8 +30,8 @@ from dphyper.privacy.json_form import event_from_json, event_json, mechanism_jso
 from dphyper.privacy.ledger import Ledger
 from dphyper.privacy.mechanisms import Mechanism
 
-# Chance of one false finding of a private number beyond the ceiling in a whole store.
-SIGNIFICANCE = 0.01
+# Chance that a sound store has a finding of a private number beyond the ceiling.
+FALSE_FINDING_CHANCE = 0.01
 Declared = Callable[[str, str, Budget], tuple[Mechanism, ...]]
 
 
@@ -67,15 +68,12 @@ def _declared(method: str, options: str, budget: Budget) -> tuple[Mechanism, ...
     if method not in METHODS:
         raise UserError("its method is not installed here, so that it cannot be told whether its ledger is complete")
     try:
-        kind = METHODS[method]
-        declared: tuple[Mechanism, ...] = kind.mechanisms(budget, kind.options_type.parse(method, json.loads(options)))
+        return declared_releases(method, json.loads(options), budget)
     except Exception as error:  # of whatever kind: the code may be anyone's
-        first, *_ = str(error).splitlines() or [""]
         raise UserError(
-            f"what its method declares cannot be built from its spec ({type(error).__name__}: {first}), so that it "
-            "cannot be told whether its ledger is complete"
+            f"what its method declares cannot be built from its spec ({in_one_line(error)}), so that it cannot be told "
+            "whether its ledger is complete"
         ) from error
-    return declared
 
 
 def _check_cell(store: Store, row: Mapping[Hashable, Any], declared: Declared) -> Iterator[str]:
@@ -189,7 +187,7 @@ def _check_options(cell: Cell, charged: list[Mechanism]) -> Iterator[str]:
 
 
 def _check_folders(store: Store, done: set[str]) -> Iterator[str]:
-    """Parameters without a ledger, wherever they lie; of done cells that is said already."""
+    """Parameters without a ledger, in any folder but those of done cells, of which that is said already."""
     for theta in sorted(store.root.glob("cells/*/theta.safetensors")):
         if theta.parent.name not in done and not (theta.parent / "ledger.json").exists():
             yield f"cell {theta.parent.name}: it has parameters and no ledger.json: nothing can be claimed for them"
@@ -227,8 +225,8 @@ def _check_settings(store: Store, done: pd.DataFrame) -> Iterator[str]:
         if len(settings) < 2:
             continue
         names = sorted({name for options in settings for name in options})
-        told = [name for name in names if len({str(options.get(name)) for options in settings}) > 1]
-        shown = "; ".join(", ".join(f"{name} = {options.get(name)}" for name in told) for options in settings)
+        differing = [name for name in names if len({str(options.get(name)) for options in settings}) > 1]
+        shown = "; ".join(", ".join(f"{name} = {options.get(name)}" for name in differing) for options in settings)
         where = f"n = {n}, k = {k}" if k else f"n = {n}"
         yield (
             f"{method} at ε = {epsilon:g} on {task} ({where}): {len(settings)} settings ran on this private task "
@@ -257,7 +255,7 @@ def _check_whole(done: pd.DataFrame) -> Iterator[str]:
             continue
         # A pooled variance, for with three seeds a side Welch's test finds nothing at this level.
         better = ttest_ind(private, ceiling, alternative="less", nan_policy="omit")
-        if better.pvalue < SIGNIFICANCE / len(tests):
+        if better.pvalue < FALSE_FINDING_CHANCE / len(tests):
             yield (
                 f"{method} at ε = {epsilon:g} on {task} (n = {n}): a Fréchet distance of {private.mean():.4g} over "
                 f"{len(private)} seeds beats the non-private ceiling's {ceiling.mean():.4g} (p = {better.pvalue:.1g})"

@@ -2,8 +2,8 @@
 
 Two neighbouring data sets of a few records differ in one canary, an image of noise. A method runs on each of them many
 times, from the records to the parameters, by the code that the benchmark runs. An attacker who knows everything but
-which of the two sets it was scores each run in three ways; his error rates bound ε from below, whatever the fault that
-helps him: a record that reaches the parameters by another way than the noisy release counts like too little noise.
+which of the two sets it was scores each run in three ways, and the error rates bound ε from below. Every fault counts:
+a record that reaches the parameters past the noisy release shows like too little noise.
 
 * ``loss``: by how much the published parameters lower the canary's denoising loss.
 * ``lda``: a linear discriminant on the parameters, fitted to one half of the runs and used on the other.
@@ -35,6 +35,7 @@ from dphyper.audits.whole_run_faults import SOUND, Fault
 from dphyper.bench.catalog import canonical
 from dphyper.bench.method import Method
 from dphyper.bench.runner import Runner
+from dphyper.core.errors import UserError
 from dphyper.core.files import whole_file
 from dphyper.core.specs import Cell, content_hash
 from dphyper.privacy.budget import Budget, Relation
@@ -49,8 +50,8 @@ SCORES = ("loss", "lda", "releases")
 LOSS_DRAWS = 128  # of time and noise for the canary's loss; the same in every run, so that few suffice
 ROW_DRAWS = 8  # over which the attacker averages what each record adds to a release
 PAIRS_A_FILE = 10
-# Of one release, in nats. Where a loss's randomness and no noise hides the canary, the model of it is rough, and one
-# release of many must not decide.
+# Largest evidence of one release, in nats. Where no noise hides the canary but the randomness of a loss does, the model
+# of that randomness is rough, and one release of many must not decide.
 MOST_EVIDENCE = 20.0
 RIDGE = 1e-3  # of the discriminant, over the mean variance along the directions that the runs span
 
@@ -60,7 +61,7 @@ Sums = Callable[[PerRecord, GaussianMechanism, str], Iterator[Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attacked:
+class Observations:
     """What the attacker saw of m runs on each of the two sets.
 
     Attributes:
@@ -76,7 +77,7 @@ class Attacked:
     seconds: float
 
     def scores(self, name: str) -> tuple[Scores, Scores]:
-        """The scores of one kind without and with the canary; of the second half of the runs where a fit needs one."""
+        """The scores of one kind, without and with the canary; for ``lda`` of runs that the fit did not see."""
         if name == "lda":
             return discriminant_scores(self.theta[:, 0], self.theta[:, 1])
         values: Scores = {"loss": self.loss, "releases": self.releases}[name]
@@ -195,21 +196,21 @@ class _LikelihoodRatio:
         self.log_ratio = 0.0
 
     def watching(self, sums: Sums) -> Sums:
-        """The same sums; each is looked at before the method gets it, while its function is still at its parameters."""
+        """The same sums, each weighed before the method gets it and may change what its function does."""
 
         def watched(fn: PerRecord, mechanism: GaussianMechanism, role: str) -> Iterator[Tensor]:
-            return (self._seen(total, fn, mechanism) for total in sums(fn, mechanism, role))
+            return (self._weigh(total, fn, mechanism) for total in sums(fn, mechanism, role))
 
         return watched
 
-    def _seen(self, total: Tensor, fn: PerRecord, mechanism: GaussianMechanism) -> Tensor:
+    def _weigh(self, total: Tensor, fn: PerRecord, mechanism: GaussianMechanism) -> Tensor:
         out_dk, canary_dk = self._exact_sums(fn, mechanism)
         shift_k = (canary_dk - out_dk).mean(0)
         size = float(shift_k.norm())
         if size:
             q, along_k = mechanism.sampling_prob, shift_k / size
             out_d, canary_d = out_dk @ along_k, canary_dk @ along_k
-            # Beside the mechanism's noise vary times and noises of the losses, and who else is in the sample.
+            # What varies: the mechanism's noise, the times and noises of the losses, and who else is in the sample.
             losses = float(out_d.var() + canary_d.var()) / 2
             sampling = q * (1 - q) * float(out_d.mean()) ** 2 / len(self._pair[0])
             variance = mechanism.noise_std(self._relation) ** 2 + losses + sampling + 1e-12 * size**2
@@ -232,43 +233,48 @@ class _LikelihoodRatio:
         return torch.stack(sums[0]), torch.stack(sums[1])
 
 
-def audit_whole_runs(runs: WholeRuns, *, pairs: int, folder: Path) -> Attacked:
+def audit_whole_runs(runs: WholeRuns, *, pairs: int, folder: Path) -> Observations:
     """Run until there are ``pairs`` pairs in ``folder``, and load them; what is there already is not run again.
 
     Args:
         runs: What is attacked.
         pairs: Runs on each of the two sets; rounded up to whole files of 10.
         folder: Of this store's audits; a folder below it, named by the hash of cell and fault, holds the runs.
+
+    Raises:
+        UserError: ``pairs`` is below 1.
     """
+    if pairs < 1:
+        raise UserError(f"runs = {pairs}: expected at least 1 on each of the two data sets")
     own = folder / content_hash([runs.cell.to_dict(), runs._fault.name])
     own.mkdir(parents=True, exist_ok=True)
     paths = [own / f"{index:04d}.npz" for index in range(math.ceil(pairs / PAIRS_A_FILE))]
     for path in paths:
         if not path.exists():
             begin = time.perf_counter()
-            seen = [[runs.run(with_canary) for with_canary in (False, True)] for _ in range(PAIRS_A_FILE)]
-            theta, loss, releases = (np.array([[run[i] for run in pair] for pair in seen]) for i in range(3))
+            pairs_of_runs = [[runs.run(with_canary) for with_canary in (False, True)] for _ in range(PAIRS_A_FILE)]
+            theta, loss, releases = (np.array([[run[i] for run in pair] for pair in pairs_of_runs]) for i in range(3))
             with whole_file(path) as temporary, temporary.open("wb") as file:
                 np.savez(file, theta=theta, loss=loss, releases=releases, seconds=time.perf_counter() - begin)
     parts = [np.load(path) for path in paths]
     theta, loss, releases = (np.concatenate([part[key] for part in parts]) for key in ("theta", "loss", "releases"))
-    return Attacked(theta=theta, loss=loss, releases=releases, seconds=sum(float(p["seconds"]) for p in parts))
+    return Observations(theta=theta, loss=loss, releases=releases, seconds=sum(float(p["seconds"]) for p in parts))
 
 
-def whole_run_bounds(runs: WholeRuns, attacked: Attacked, *, confidence: float = 0.95) -> list[WholeRunBound]:
+def whole_run_bounds(runs: WholeRuns, observations: Observations, *, confidence: float = 0.95) -> list[WholeRunBound]:
     """What each score shows; all bounds of one kind hold together at ``confidence``.
 
     Args:
         runs: What was attacked.
-        attacked: By `audit_whole_runs`.
+        observations: From `audit_whole_runs`.
         confidence: Shared out among the scores (Bonferroni).
     """
     each = 1 - (1 - confidence) / len(SCORES)
     delta = runs.cell.delta
     lines = []
     for name in SCORES:
-        out, canary = attacked.scores(name)
-        # A canary may also be driven away. Which way it shows is settled by the scores that choose the threshold too.
+        out, canary = observations.scores(name)
+        # A canary may also lower the scores. Its direction is taken from the scores that choose the threshold, too.
         first = len(out) // 4
         if out[:first].mean() > canary[:first].mean():
             out, canary = -out, -canary
@@ -285,8 +291,8 @@ def whole_run_bounds(runs: WholeRuns, attacked: Attacked, *, confidence: float =
                 separation=gap / spread if spread > 1e-9 * abs(gap) else math.copysign(math.inf, gap) if gap else 0.0,
                 gdp_epsilon=gdp_lower_bound(out, canary, delta, confidence=each),
                 clopper_pearson_epsilon=clopper_pearson_lower_bound(out, canary, delta, confidence=each),
-                runs=len(attacked.loss),
-                seconds=attacked.seconds,
+                runs=len(observations.loss),
+                seconds=observations.seconds,
             )
         )
     return lines

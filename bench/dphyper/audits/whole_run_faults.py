@@ -5,7 +5,8 @@ declares, so that the claim is that of the sound method; what is drawn is someth
 from a run of the benchmark.
 """
 
-from collections.abc import Iterator, Mapping
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dphyper.core.errors import unknown_name
+from dphyper.core.specs import Cell
 from dphyper.privacy.noise import NoiseSource
 
 
@@ -70,3 +73,31 @@ FAULTS = (
     Fault(name="the same noise in every run", method="dp_sgd", noise=_FixedNoise),
     Fault(name="a fifth of the answer without noise", method="hypernetwork", leak=0.2),
 )
+
+
+def plan_whole_runs(name: str, cells: Sequence[Cell], sweep: str) -> list[tuple[Cell, Fault]]:
+    """Which cells of a sweep are attacked, and with which fault, cells of small ε first.
+
+    Args:
+        name: A method, whose cells are attacked without a fault; ``all`` for every cell so; ``faults`` for each fault
+            in the cell of least ε of its method.
+        cells: Of the sweep.
+        sweep: Its name, for messages.
+
+    Raises:
+        UserError: The sweep has no cell of a method that is asked for.
+    """
+    cells = sorted(cells, key=lambda cell: cell.epsilon)
+    if name == "all":
+        return [(cell, SOUND) for cell in cells]
+    methods = {cell.method for cell in cells}
+    for method in [fault.method for fault in FAULTS] if name == "faults" else [name]:
+        if method not in methods:
+            raise unknown_name(f"method in sweep '{sweep}'", method, methods)
+    if name != "faults":
+        return [(cell, SOUND) for cell in cells if cell.method == name]
+    plan = []
+    for fault in FAULTS:
+        cell = next(cell for cell in cells if cell.method == fault.method)
+        plan.append((dataclasses.replace(cell, options={**cell.options, **fault.options}), fault))
+    return plan

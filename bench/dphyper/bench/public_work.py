@@ -31,7 +31,8 @@ from dphyper.core.files import write_json
 from dphyper.core.specs import BaseSpec, Cell, DataSpec, Performance, content_hash
 from dphyper.metrics.evaluation import Evaluator
 from dphyper.metrics.metric import Features
-from dphyper.targets.target import TARGETS, BaseModel
+from dphyper.targets.registry import TARGETS
+from dphyper.targets.target import BaseModel
 
 # Fields of `BaseSpec` that say how the public model is adapted and sampled, and not how it is trained.
 _ADAPTER = ("rank", "convolutions", "sampling_steps")

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
 from dphyper.core.errors import UserError
-from dphyper.core.registry import Registry
 from dphyper.core.specs import BaseSpec
 
 
@@ -126,6 +125,3 @@ class BaseModel(nn.Module, ABC):
     @abstractmethod
     def target(self, spec: BaseSpec) -> Target:
         """The model with the adapter of ``spec`` around it; this one is frozen and lends its weights."""
-
-
-TARGETS: Registry[BaseModel] = Registry("kind of target", "dphyper.targets.target:BaseModel", "dphyper.targets")

@@ -1,17 +1,22 @@
 """A sweep file and the cells that it names.
 
 A sweep is a designed grid: one or several cross products of axes over one set of shared keys, written in one YAML
-file. Enumeration is deterministic; axes that a method does not use are collapsed, so each cell is named once.
-Nothing is run here.
+file. Cells are enumerated in the same order every time, and each is named once: axes that a method does not use are
+collapsed. Nothing is run here, and no torch is imported until cells are enumerated.
 """
 
 import itertools
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
+
+from jsonargparse import ArgumentParser
 
 from dphyper.bench.catalog import canonical
 from dphyper.core.errors import UserError, unknown_name
+from dphyper.core.parsing import build, parse
 from dphyper.core.specs import Cell, Performance, WandbMode
 
 
@@ -26,8 +31,8 @@ class Sweep:
         performance: Knobs that change speed only.
         cell: Keys that all cells share, as in ``dphyper run``.
         searches: Recorded searches that the options come from: each a store's folder or its ``rows.parquet``, with rows
-            on tuning tasks alone and several settings of a method. Other options than the defaults that none of them
-            ran are labelled unknown.
+            on tuning tasks alone and several settings of a method. Options that are neither the defaults nor in one of
+            them are labelled unknown.
         options: Hyper-parameters by method; an axis such as ``options.steps`` of the grid wins over them.
         grid: One or several cross products; each maps keys of a cell (dotted where nested) to lists of values.
     """
@@ -52,11 +57,8 @@ class Sweep:
         """Where the results go."""
         return self.store or f"runs/{self.name}"
 
-    def cells(self, parse: Callable[[Mapping[str, Any]], Cell]) -> list[Cell]:
+    def cells(self) -> list[Cell]:
         """All cells in the order of the file, each once.
-
-        Args:
-            parse: The one validated schema of a cell.
 
         Raises:
             UserError: A value that no cell may have, or options for a method that the grid does not name.
@@ -71,12 +73,57 @@ class Sweep:
                 method = merged.get("method", Cell.method)
                 methods.add(method)
                 merged["options"] = {**self.options.get(method, {}), **merged.get("options", {})}
-                cell = canonical(parse(merged))
+                cell = canonical(parse_cell(merged))
                 found.setdefault(cell.id, cell)
         for name in self.options:
             if name not in methods:
                 raise unknown_name("method in options", name, methods)
         return list(found.values())
+
+
+def read_sweep(path: str) -> tuple[Sweep, list[Cell]]:
+    """A sweep file and its cells.
+
+    Raises:
+        UserError: The file is missing or says something wrong.
+    """
+    sweep = build(Sweep, parse(sweep_parser(), ["--config", path]))
+    return sweep, sweep.cells()
+
+
+def sweep_parser() -> ArgumentParser:
+    """The schema of a sweep file, whose keys are options too."""
+    parser = ArgumentParser(
+        exit_on_error=False,
+        usage="dphyper sweep {plan,run} FILE [options]",
+        description="FILE is YAML with the keys below; options override it.",
+    )
+    parser.add_argument("--config", action="config", help="the same as FILE")
+    parser.add_class_arguments(Sweep)
+    return parser
+
+
+def parse_cell(plain: Mapping[str, Any]) -> Cell:
+    """A cell from nested plain data, as a YAML file holds them.
+
+    Raises:
+        UserError: An unknown key, or a value that no cell may have.
+
+    >>> parse_cell({"task": 8, "epsilon": "inf", "data": {"source": "digits8"}}).task
+    '8'
+    """
+    # YAML reads a task called 8 as a number, and "inf" as a word.
+    given = {key: str(value) if key in ("task", "method") else value for key, value in plain.items()}
+    if given.get("epsilon") == "inf":
+        given["epsilon"] = math.inf
+    return build(Cell, parse(_cell_parser(), given))
+
+
+@cache
+def _cell_parser() -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Cell)
+    return parser
 
 
 def _copy(nested: Mapping[str, Any]) -> dict[str, Any]:

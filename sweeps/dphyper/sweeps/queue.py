@@ -1,8 +1,8 @@
 """The queue of a sweep: an Optuna study whose waiting trials are cells.
 
-Cells are enqueued once, by id; identical worker processes pull them. The store decides what is finished, the
-queue only hands out work: a cell whose worker died is handed out again, since the lock that the worker held on
-the cell went with it. The default storage is a journal file, sound for many processes on one host.
+Cells are enqueued once, by id, and identical worker processes pull them. The store decides what is finished; the queue
+only hands out work. A worker that dies releases the lock that it held on its cell, so that the cell is handed out
+again. The storage is a journal file, which is sound for many processes on one host.
 """
 
 import math
@@ -26,8 +26,8 @@ class Queue:
     Args:
         store: Holds the journal file ``queue.log`` and the truth about cells.
         name: Name of the sweep.
-        plan: All cells of the sweep. Runs of the same plan share a queue; a run of another part or form of the sweep
-            has its own, so that no worker is handed a cell that it does not know.
+        plan: All cells of the sweep. Runs of the same plan share a queue. Any other selection of cells has its own,
+            so that no worker is handed a cell that it does not know.
     """
 
     def __init__(self, store: Store, name: str, plan: Sequence[Cell]) -> None:

@@ -72,14 +72,14 @@ def run_sweep(sweep: Sweep, cells: list[Cell]) -> int:
 def _workers(
     sweep: Sweep, cells: list[Cell], searches: list[RecordedSearch], count: int
 ) -> Iterator[list[multiprocessing.process.BaseProcess]]:
-    """So many worker processes for a plan of cells, ended with the block."""
+    """``count`` worker processes for a plan of cells; they are ended when the block is left."""
     context = multiprocessing.get_context("spawn")
     threads = sweep.performance.threads or max((os.cpu_count() or 1) // count, 1)
     plain = [cell.to_dict() for cell in cells]
     performance = vars(sweep.performance) | {"threads": threads}
     arguments = (sweep.name, sweep.store_path, sweep.wandb, performance, plain, searches)
     workers: list[multiprocessing.process.BaseProcess] = []
-    # The OpenMP runtime reads this when the child loads it; spinning threads would fight over the cores.
+    # A child's OpenMP runtime reads this when it is loaded; more threads than cores would slow each other down.
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = str(threads)
     try:
@@ -152,7 +152,7 @@ def _work(
     plain: list[Mapping[str, Any]],
     searches: list[RecordedSearch],
 ) -> None:
-    """A worker: pull cells until none waits, or the sweep is gone that would say what was done."""
+    """A worker: pull cells until the queue is empty or the parent process is gone."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     store = Store(store_path)

@@ -1,0 +1,60 @@
+"""Command lines, YAML files and plain data, parsed by one schema: the dataclasses of the specs.
+
+A mistake becomes one line that names the nearest known key; the known keys are those that the parser itself takes.
+Whether values fit together is checked by the dataclasses when they are built. No torch is imported.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from dphyper.core.errors import UserError, unknown_name
+
+T = TypeVar("T")
+
+
+def parse(
+    parser: ArgumentParser, given: Sequence[str] | Mapping[str, Any], *, command: ArgumentParser | None = None
+) -> Namespace:
+    """The values that a parser finds, with its dataclasses built.
+
+    Args:
+        parser: Made with ``exit_on_error=False``.
+        given: Arguments of a command line, or nested plain data.
+        command: The parser of the subcommand in ``given``, whose keys a mistake is compared with.
+
+    Raises:
+        UserError: An unknown key, or a value that does not fit.
+    """
+    try:
+        parsed = parser.parse_object(dict(given)) if isinstance(given, Mapping) else parser.parse_args(list(given))
+    except ArgumentError as error:
+        raise _in_one_line(error.message, command or parser) from error
+    values: Namespace = parser.instantiate(parsed)
+    return values
+
+
+def build(kind: type[T], values: Namespace) -> T:
+    """A dataclass from the values of its fields among those that `parse` found."""
+    return kind(**{name: values[name] for name in kind.__dataclass_fields__})  # type: ignore[attr-defined]
+
+
+def _in_one_line(message: str, parser: ArgumentParser) -> UserError:
+    unknown = re.search(
+        r"unrecognized arguments: --([\w.-]+)|Option '([\w.-]+)' is not|does not accept option '([\w.-]+)'", message
+    )
+    if unknown:
+        key = next(filter(None, unknown.groups()))
+        group = re.search(r"Group '([\w.]+)' does not accept", message)
+        return unknown_name("key", f"{group[1]}.{key}" if group else key, _keys(parser))
+    for pattern, plain in ((r'Parser key "([^"]*)":', r"\1:"), (r"<class '(\w+)'>", r"\1"), (r"typing\.", "")):
+        message = re.sub(pattern, plain, message)
+    return UserError(" ".join(message.split()))
+
+
+def _keys(parser: ArgumentParser) -> set[str]:
+    """Every option of a parser, dotted where it is nested."""
+    options = {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
+    return {option.removeprefix("--") for option in options} - {"help"}
