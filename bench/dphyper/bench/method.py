@@ -136,7 +136,7 @@ class Method(lightning.LightningModule, ABC):
     label: ClassVar[str]
     colour: ClassVar[str]
     marker: ClassVar[str]
-    order: ClassVar[int]
+    order: ClassVar[int] = 1000
 
     public: PublicRecords
 

@@ -14,6 +14,8 @@ from dphyper.bench.catalog import METHODS
 from dphyper.bench.method import Method, Options
 from dphyper.core.labels import SELECTIONS
 
+ROLES = ("method", "control", "floor", "ceiling")  # as they follow on the page
+
 HEAD = """# Methods
 
 Made from the code by `python -m dphyper.cli.methods_page > docs/methods.md`; do not edit.
@@ -27,10 +29,11 @@ def page() -> Iterator[str]:
     """The lines of the page, in Markdown."""
     yield HEAD
     yield "\n| method | role | what it is | reads of each private record |\n|---|---|---|---|"
-    for name, kind in METHODS.items():
+    methods = sorted(METHODS.items(), key=lambda entry: (ROLES.index(entry[1].role), entry[1].order))
+    for name, kind in methods:
         yield f"| [`{name}`](#{name}) | {kind.role} | {_summary(kind)} | {kind.about.passes} |"
     shown: dict[type[Options], str] = {}
-    for name, kind in METHODS.items():
+    for name, kind in methods:
         yield from section(name, kind)
         if kind.options_type in shown:
             yield f"\nIts options are those of `{shown[kind.options_type]}`."

@@ -50,16 +50,6 @@ def read_card(location: str) -> Card:
     return Card(summary=summary, own=literals, attributes={**attributes, **literals})
 
 
-def module_summary(location: str) -> str:
-    """First line of the docstring of the module of ``"module:Class"``.
-
-    >>> module_summary("dphyper.core.cards:Card")
-    'What a registered class says about itself, read from its source and not by importing it.'
-    """
-    summary, *_ = (ast.get_docstring(_parsed(location.split(":", maxsplit=1)[0])) or "").splitlines() or [""]
-    return summary
-
-
 @cache
 def _parsed(module: str) -> ast.Module:
     try:

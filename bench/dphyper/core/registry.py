@@ -49,15 +49,14 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         Raises:
             UserError: The name is unknown, its class cannot be imported, or it is of another kind.
         """
-        location = self._location(name)
+        location, base = self._location(name), _load(self._base)
         try:
             found = _load(location)
-        except (ImportError, AttributeError, ValueError) as error:
+        except Exception as error:  # an outside module may raise anything while it is imported
             raise UserError(
                 f"{self.kind} '{name}' is registered as {location}, which cannot be imported ({error}): expected "
                 "module:Class; mend the entry point or install what is missing"
             ) from error
-        base = _load(self._base)
         if not (isinstance(found, type) and issubclass(found, base)):
             raise UserError(
                 f"{self.kind} '{name}' is registered as {location}, which is no subclass of {self._base}: derive it "
