@@ -49,7 +49,7 @@ def migrate_file(path: Path, searches: Iterable[RecordedSearch]) -> "Counter[str
 
 
 def migrate_store(store: Store, searches: Iterable[RecordedSearch]) -> "Counter[str]":
-    """Rewrite a store in place; a run that was stopped is gone on with by running it again.
+    """Rewrite a store in place; one that was stopped goes on when it is run again.
 
     In each cell the folder gets its new name first, and the row is rewritten last. Folders of runs that ended without a
     row stay as they are and are never met again.

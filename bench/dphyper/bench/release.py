@@ -53,10 +53,10 @@ def release(cell: Cell, method: Method, draw: Draw, folder: Path) -> Release:
         PrivacyError: The method released something else than it declares, or more than the budget.
     """
     budget = Budget(epsilon=cell.epsilon, delta=cell.delta, relation=Relation(cell.relation))
-    kept, path = folder / "theta.safetensors", folder / "ledger.json"
+    parameters, path = folder / "theta.safetensors", folder / "ledger.json"
     ledger = Ledger.open(path, budget)
-    if kept.exists():
-        return _read(kept, ledger, method.device)
+    if parameters.exists():
+        return _read(parameters, ledger, method.device)
     # A row says that an earlier attempt failed, and that is known; without one the process died unseen.
     if not (folder / "row.json").exists():
         interrupted = ledger.to_json()
@@ -76,13 +76,13 @@ def release(cell: Cell, method: Method, draw: Draw, folder: Path) -> Release:
     if not ledger.charges:
         write_json(path, ledger.to_json())
     beside = {"seconds": json.dumps(seconds), "diagnostics": json.dumps(dict(adaptation.diagnostics))}
-    with whole_file(kept) as temporary:
+    with whole_file(parameters) as temporary:
         save_file({"theta": adaptation.theta.contiguous()}, temporary, metadata=beside)
     return Release(adaptation=adaptation, ledger=ledger, seconds=seconds)
 
 
-def _read(kept: Path, ledger: Ledger, device: torch.device) -> Release:
-    with safe_open(kept, framework="pt", device=str(device)) as file:
+def _read(parameters: Path, ledger: Ledger, device: torch.device) -> Release:
+    with safe_open(parameters, framework="pt", device=str(device)) as file:
         theta, beside = file.get_tensor("theta"), file.metadata() or {}
     diagnostics = json.loads(beside.get("diagnostics", "{}"))
     seconds = json.loads(beside.get("seconds", "null"))

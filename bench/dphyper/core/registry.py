@@ -1,9 +1,9 @@
 """Registries: short names of classes that are imported only when they are used.
 
 What a registry holds comes from entry points alone, ours (``pyproject.toml``) and those of outside packages alike.
-Guarantees: importing a registry imports none of its classes, a name that is registered twice is an error that shows
-both parties, and a class that is not of the registry's kind is refused when it is looked up. It does not check that a
-class works: the contract suites do.
+Importing a registry imports none of its classes. A name that is registered twice is an error that shows both parties.
+A class that is not of the registry's kind is refused when it is looked up. Whether a class works is not checked here:
+the contract suites do that.
 """
 
 from collections.abc import Iterator, Mapping

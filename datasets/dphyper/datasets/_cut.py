@@ -92,37 +92,30 @@ def cut(
     """Cut a pool into public families and clusters, tuning families and private families.
 
     An image of several families takes the most closed split among them. Where two tuning families, or two private
-    ones, claim it, it belongs to neither, so that no two of them overlap. Images of no family are public and enter the
-    clusters. Then copies leave the more open split.
+    ones, claim it, it belongs to neither. Images of no family are public. Then copies leave the more open split.
 
     Args:
         name: The collection's name, for reports.
         images: (N, H, W, C) the pool.
         families: Rows of each family; families may overlap.
-        spec: The user's choices. ``private`` and ``tuning`` replace the arguments of that name; ``development`` and
-            ``show_reference`` are added to them.
-        private: The source's own choice of private families, as far as they are in ``families``; if none is, the last
-            two.
-        tuning: The same for tuning families; if none is, the last one that is not private.
+        spec: The user's choices: private and tuning families replace the arguments, everything else adds to them.
+        private: The source's own choice of private families; the last two, if ``families`` has none of them.
+        tuning: The same for tuning families; the last one that is not private, if there is none of them.
         far: Families whose distance from the public ones is called "far".
         development: Families on which a decision of the design was based, as far as they are in ``families``.
-        test: (N,) marks images of the source's test split. They are references of tuning and private families, never
-            private records and never public.
+        test: (N,) marks the source's test split: references of tuning and private families, and nothing else.
         licence: Licence and source, one line.
         show_reference: Whether the source says that its images may be shown.
         passed_over: What the source itself has left out, one line for each kind.
 
     Raises:
-        UserError: An unknown family, too few families, a tuning or private family that is too small, or no
-            public task at all.
+        UserError: An unknown family, too few of them, one that is held out and too small, or no public task at all.
     """
     families = merge_by_name(families.items())
     pool = _pool(images, families, _choose(name, families, spec, private, tuning), test)
-    tasks = [
-        *_public_tasks(pool, spec),
-        *_held_out_tasks(pool, TUNING, name, spec, far),
-        *_held_out_tasks(pool, PRIVATE, name, spec, far),
-    ]
+    tasks = [*_public_tasks(pool, spec)]
+    for split in (TUNING, PRIVATE):
+        tasks += _held_out_tasks(pool, split, name, spec, far)
     developed = {*development, *map(family_name, spec.development)}
     used = np.unique(np.concatenate([rows for task in tasks for rows in (task.indices, task.reference)]))
     return Collection(
