@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -122,30 +121,8 @@ def test_options_of_a_recorded_search_are_labelled_so_and_others_unknown(
 
 
 def test_every_method_goes_through_the_harness(sweep_file: SweepFile, dphyper: Command, tmp_path: Path) -> None:
-    """Public phase, cache, adaptation, samples, row: with options that make each quick, and no row failed."""
-    few = {"steps": 2, "multiplicity": 1}
-    guided = {**few, "public_tasks": 4, "public_images": 2}
-    space = {**guided, "basis_size": 2}
-    fit = {"fit_steps": 2, "fit_batch_size": 8}
-    phase = {"train_steps": 4, "tasks": 4, "query": 2, "probe_tasks": 8, "probe_records": 4, "probe_multiplicity": 1}
-    network = {"train_steps": 4, "tasks": 4, "support": 32, "query": 2, "width": 16, "nested": "2, 4"}
-    matched, warm = {**fit, "public_images": 64}, {**few, **fit}
-    quick: list[tuple[str, dict[str, Any]]] = [
-        ("dp_sgd nonprivate_lora nonprivate_full", few),
-        ("pda_dpmd adadps dope_sgd rgp", guided),
-        ("pdp_sgd gep b_gep", space),
-        ("pazo", {**space, "probes": 2}),
-        ("pe_sgd", {**few, "synthetic_images": 4, "synthetic_draws": 1}),
-        ("dp_sgd_tuned", {**few, "mean_trials": 1.5, "score_draws": 1}),
-        ("dpagg", {"code_draws": 1, "public_tasks": 2, "public_images": 4, "query_images": 4}),
-        ("private_evolution", {**fit, "population": 8, "votes": 2}),
-        ("dp_mepf dp_merf", matched),
-        ("privimage dp_feta", warm),
-        ("subspace_dp_sgd", {**phase, **few}),
-        ("subspace_one_shot", phase),
-        ("hypernetwork hypernetwork_sigma0 public_mean", network),
-    ]
-    options = {name: dict(values) for names, values in quick for name in names.split()}
+    """Public phase, cache, adaptation, samples, row: with the options that make each quick, and no row failed."""
+    options = {name: dict(METHODS[name].quick_options) for name in METHODS}
     path = sweep_file(grid=[{"method": sorted(METHODS), "epsilon": [2]}], options=options, cell={"n": 32})
     assert dphyper("sweep", "run", path) == 0
     rows = Store(tmp_path / "store").rows().set_index("method")

@@ -124,6 +124,7 @@ class Hypernetwork(EpisodeMethod):
     selection: ClassVar[Selection] = "tuned_public"
     public_phase = "hypernetwork"
     options_type = HypernetworkOptions
+    quick_options = {"train_steps": 4, "tasks": 4, "support": 32, "query": 2}
     _options: HypernetworkOptions
 
     def __init__(self, target: Target, options: Options, *, embedding_dim: int) -> None:

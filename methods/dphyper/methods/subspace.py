@@ -36,6 +36,8 @@ from dphyper.privacy.mechanisms import OneShotMean, PoissonGradientSteps
 from dphyper.privacy.private_data import PrivateData
 from dphyper.targets.target import Target
 
+QUICK_PHASE = {"train_steps": 4, "tasks": 4, "query": 2, "probe_tasks": 4, "probe_records": 4}
+
 
 @dataclass(frozen=True, kw_only=True)
 class SubspaceOptions(EpisodeOptions):
@@ -229,7 +231,7 @@ class SubspaceDPSGD(Subspace):
         passes="q T K gradients.",
     )
     options_type = SubspaceDPSGDOptions
-    quick_options = {"steps": 2, "multiplicity": 1}
+    quick_options = {**QUICK_PHASE, "probe_multiplicity": 1, "steps": 2, "multiplicity": 1}
     _options: SubspaceDPSGDOptions
 
     @classmethod
@@ -281,7 +283,7 @@ class SubspaceOneShot(Subspace):
     )
     selection = "fixed"
     options_type = SubspaceOneShotOptions
-    quick_options = {"probe_multiplicity": 2}
+    quick_options = {**QUICK_PHASE, "probe_multiplicity": 2}
     _options: SubspaceOneShotOptions
 
     @classmethod
