@@ -1,9 +1,9 @@
 """The contract of a method: one LightningModule with a public phase and one `adapt`.
 
 A method file defines a subclass and its frozen `Options`; one entry point registers it. The public phase is ordinary
-Lightning training on `PublicTasks`; it is run once, cached and shared by all cells, since neither ε nor a private record
-can reach it. `adapt` sees private records through `PrivateData` alone and returns θ with its diagnostics. The harness,
-not the method, decides what is evaluated and how.
+Lightning training on `PublicTasks`; it is run once, cached and shared by all cells, since neither ε nor a private
+record can reach it. `adapt` sees private records through `PrivateData` alone and returns θ with its diagnostics. The
+harness, not the method, decides what is evaluated and how.
 """
 
 from abc import ABC, abstractmethod

@@ -1,8 +1,8 @@
 """How a cell's options were chosen: the label that its row carries, and the recorded searches that it rests on.
 
 A recorded search is a store whose rows are all on tuning tasks and hold several settings of a method's options. It
-shows what was tried, on public records only. Whether a setting was tried elsewhere on private records too cannot be seen
-from here; the label says only what is recorded.
+shows what was tried, on public records only. Whether a setting was tried elsewhere on private records too cannot be
+seen from here; the label says only what is recorded.
 """
 
 import dataclasses
