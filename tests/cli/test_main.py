@@ -64,3 +64,11 @@ def test_help_names_every_command_and_every_key(
 )
 def test_the_keys_of_a_command_are_those_of_its_parser(refusal: Refusal, arguments: list[str], said: str) -> None:
     assert said in refusal(*arguments)
+
+
+def test_whoever_stops_reading_gets_no_traceback() -> None:
+    listing = f"{sys.executable} -c 'from dphyper.cli.main import main; main()' ls methods"
+    for reader, lines in (("head -n 1", 1), ("cat", 25)):
+        done = subprocess.run(f"{listing} | {reader}", shell=True, capture_output=True, text=True, check=True)
+        assert done.stderr == ""
+        assert done.stdout.count("\n") >= lines

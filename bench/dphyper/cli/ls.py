@@ -59,8 +59,9 @@ def _metrics(config: Namespace) -> Iterator[str]:
 
 def _registered(registry: Registry[Any], width: int, literal: str = "", literal_width: int = 0) -> Iterator[str]:
     """Name, one literal of the class where one is asked for, and its summary."""
-    for name in registry:
-        card = registry.card(name)
+    cards = {name: registry.card(name) for name in registry}
+    # Methods have a place among those of their role; other things follow by name.
+    for name, card in sorted(cards.items(), key=lambda entry: (entry[1].attributes.get("order") or 0, entry[0])):
         columns = [f"{name:{width}}"]
         if literal:
             columns.append(f"{card.attributes.get(literal, ''):{literal_width}}")

@@ -7,6 +7,7 @@ cells undone, or a check with findings, exits with 1; Ctrl-C with 130. A command
 executed, so that help comes at once and needs no torch.
 """
 
+import os
 import sys
 from importlib import import_module
 from typing import NoReturn
@@ -36,6 +37,10 @@ def _status(argv: list[str]) -> int:
     except KeyboardInterrupt:
         print("dphyper: stopped; finished cells are kept, the same command goes on", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        # Whoever reads has seen enough, as `head` does. Python flushes stdout at its end and must find it open.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return 2
 
 

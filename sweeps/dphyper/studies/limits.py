@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
@@ -87,7 +86,7 @@ def sample_distance(method: Hypernetwork, theta_P: Tensor, records: NDArray[Any]
     samples = method.target.sample(theta_P, evaluator.protocol.num_images, rng)
     given = Evidence(
         generated_features=evaluator.features(samples),
-        reference_features=evaluator.features(np.asarray(records, np.uint8)),
+        reference_features=evaluator.features(records),
     )
     return METRICS["frechet"].compute(given)
 
