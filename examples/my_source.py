@@ -10,7 +10,7 @@ from dphyper.bench.source import Source
 from dphyper.bench.tasks import Collection, Task
 from dphyper.core.specs import DataSpec
 
-IMAGES = 500  # of each family
+IMAGES = 1000  # of each family
 SPLITS = {"0": "private", "1": "tuning"}  # all other families are public
 
 

@@ -15,7 +15,8 @@ from torch import Tensor
 from dphyper.core.errors import UserError
 from dphyper.core.specs import BaseSpec
 from dphyper.targets.lora import LoRADiffusion
-from dphyper.targets.target import TARGETS, BaseModel, Target
+from dphyper.targets.registry import TARGETS
+from dphyper.targets.target import BaseModel, Target
 
 SHAPE = {"image_size": 8, "channels": 1}
 RECORDS = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), np.uint8)
