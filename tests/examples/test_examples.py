@@ -48,7 +48,7 @@ def test_the_method_passes_the_privacy_contract(stranger: Path) -> None:
 
 
 def test_the_sweep_runs_and_reports_the_method_and_the_metric(stranger: Path) -> None:
-    assert "10 of 10 cells done" in dphyper(stranger, "sweep", "run", "my_sweep.yaml")
+    assert "10 of 10 cells done" in dphyper(stranger, "sweep", "run", "my_sweep.yaml", "--performance.threads", "1")
     rows = pd.read_parquet(stranger / "runs" / "my_sweep" / "rows.parquet")
     assert set(rows["method"]) == {"public_only", "nearest_images", "dp_sgd"}
     assert rows["coverage"].between(0, 1).all()

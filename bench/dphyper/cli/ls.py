@@ -61,7 +61,7 @@ def _registered(registry: Registry[Any], width: int, literal: str = "", literal_
     """Name, one literal of the class where one is asked for, and its summary."""
     cards = {name: registry.card(name) for name in registry}
     # Methods have a place among those of their role; other things follow by name.
-    for name, card in sorted(cards.items(), key=lambda entry: (entry[1].attributes.get("order") or 0, entry[0])):
+    for name, card in sorted(cards.items(), key=lambda entry: (entry[1].attributes.get("order") or 1000, entry[0])):
         columns = [f"{name:{width}}"]
         if literal:
             columns.append(f"{card.attributes.get(literal, ''):{literal_width}}")

@@ -108,7 +108,7 @@ class Hypernetwork(EpisodeMethod):
     label = "Hypernetwork"
     colour = "#0072B2"
     marker = "o"
-    order = 0
+    order = 1
     role: ClassVar[Role] = "method"
     about: ClassVar[About] = About(
         source="DP-DeepSets (Nishikawa, Takakura & Hasegawa 2026, arXiv:2606.26772).",
