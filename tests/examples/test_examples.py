@@ -25,14 +25,14 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def dphyper(folder: Path, *arguments: str) -> str:
+def dphyper(folder: Path, *arguments: str, statuses: tuple[int, ...] = (0,)) -> str:
     """Run a command in a folder and return what it prints."""
     path = os.pathsep.join([str(folder / "site"), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-W", "ignore", "-c", "from dphyper.cli.main import main; main()", *arguments]
     done = subprocess.run(
         command, cwd=folder, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode in statuses, done.stdout + done.stderr
     return done.stdout
 
 
@@ -53,7 +53,9 @@ def test_the_sweep_runs_and_reports_the_method_and_the_metric(stranger: Path) ->
     assert set(rows["method"]) == {"public_only", "nearest_images", "dp_sgd"}
     assert rows["coverage"].between(0, 1).all()
     assert (rows["real_coverage"] > rows["coverage"].max()).all(), "real images cover more than any others"
-    assert "no finding" in dphyper(stranger, "check", "--store", "runs/my_sweep")
+    found = dphyper(stranger, "check", "--store", "runs/my_sweep", statuses=(0, 1)).splitlines()
+    # While the repository has changes that are not committed, no row supports a claim; nothing else is found.
+    assert all(line.endswith(("no finding", "what ran is not known")) for line in found)
     dphyper(stranger, "report", "--store", "runs/my_sweep")
     page = (stranger / "runs" / "my_sweep" / "report" / "index.html").read_text()
     assert "Nearest public images" in page
