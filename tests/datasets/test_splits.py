@@ -1,56 +1,13 @@
-"""Tests that await their own room: `dphyper.bench.tasks`, and commands that no task of the public side gets through."""
+"""Splits on the command line: no public task is adapted, and what was left out is said."""
 
 import json
-import stat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from dphyper.bench.store import Store
-from dphyper.bench.tasks import Collection, Task
 from dphyper.cli.main import main
-from dphyper.core.errors import UserError
-
-Images = NDArray[np.uint8]
-
-
-def toy(records: Images) -> Collection:
-    tasks = (
-        Task(id="a", family="a", split="public", indices=np.arange(3)),
-        Task(id="b", family="b", split="tuning", indices=np.arange(3, 6)),
-        Task(id="c", family="c", split="private", indices=np.arange(6, 9)),
-        Task(id="cluster2/000", family="cluster2/000", split="public", indices=np.arange(3), kind="cluster"),
-    )
-    return Collection(name="toy", records=records, tasks=tasks)
-
-
-def test_a_provenance_is_told_by_nobody_without_the_key(tmp_path: Path, three: Any) -> None:
-    records = three.pictures(7, 9)[..., None]
-    collection, shuffled = toy(records), toy(records[[0, 1, 2, 3, 4, 5, 8, 6, 7]])
-    changed = toy(np.concatenate([records[:8], records[8:] + 1]))
-    key = Store(tmp_path).key()
-    assert collection.provenance("c", key) == shuffled.provenance("c", key)
-    assert collection.provenance("c", key) != changed.provenance("c", key)
-    assert collection.provenance("c", key) != collection.provenance("c", Store(tmp_path / "other").key())
-    assert len(key) == 32
-    assert Store(tmp_path).key() == key
-    assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
-    with pytest.raises(ValueError, match=r"key .* is empty"):
-        collection.provenance("c", b"")
-
-
-def test_only_what_is_held_out_is_drawn(three: Any) -> None:
-    collection = toy(three.pictures(7, 9)[..., None])
-    assert len(collection.draw("b", 2, 0).records) == len(collection.draw("c", 2, 0).records) == 2
-    with pytest.raises(
-        UserError, match=r"public: .* expected one of 'b' \(tuning\), 'c' \(private\), or name its family in"
-    ):
-        collection.draw("a", 2, 0)
-    with pytest.raises(UserError, match=r"expected one of 'b' \(tuning\), 'c' \(private\)$"):
-        collection.draw("cluster2/000", 2, 0)
 
 
 def dphyper(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
