@@ -43,8 +43,7 @@ class DataSpec:
 
     Attributes:
         source: A registered source, with its argument behind a colon where it takes one: ``glyphs``,
-            ``digits8``, ``torchvision:CIFAR10``, ``parquet:PATH``, ``folder:PATH``, ``npz:PATH``,
-            ``icons:PATH``.
+            ``torchvision:CIFAR10``, ``folder:PATH``. ``dphyper ls data`` lists them.
         root: Folder in which ``torchvision:`` looks for data before it downloads.
         image_size: Height and width in pixels that every image is resized to.
         channels: 1 for grey, 3 for RGB.
