@@ -28,7 +28,7 @@ def execute(config: Namespace) -> int:
     from dphyper.bench.catalog import canonical
     from dphyper.bench.runner import Runner
     from dphyper.bench.searches import RecordedSearch
-    from dphyper.bench.store import Store
+    from dphyper.bench.store import Store, flat
     from dphyper.bench.tracking import Tracking
 
     cell = canonical(build(Cell, config))
@@ -38,6 +38,6 @@ def execute(config: Namespace) -> int:
     runner = Runner(store, config.performance, Tracking(config.wandb, store.root, "single"), "single", searches)
     runner.check([cell])
     row = runner.run(cell)
-    print("\n".join(f"{key:18} {value}" for key, value in row.items() if key not in ("versions", "statement")))
+    print("\n".join(f"{key:18} {value}" for key, value in flat(row).items() if key not in ("versions", "statement")))
     print(f"stored in {store.directory(cell.id)}")
     return int(row["status"] != "done")
