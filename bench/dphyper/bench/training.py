@@ -96,7 +96,9 @@ class _Progress(lightning.Callback):
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if self._states:
             torch.set_rng_state(self._states["cpu"])
-            torch.cuda.set_rng_state_all(self._states["cuda"])
+            # A checkpoint of another kind of machine goes on here too, though not to the same bits.
+            if len(self._states["cuda"]) == torch.cuda.device_count():
+                torch.cuda.set_rng_state_all(self._states["cuda"])
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *unused: object
