@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,34 +17,9 @@ from dphyper.studies import accounting_cost
 def add_cell(store: Store, status: str) -> None:
     """A cell of `dp_sgd` with its row and its ledger."""
     cell = Cell(task="8", method="dp_sgd", epsilon=2.0, options={"steps": 3, "multiplicity": 1})
-    row = Row(
-        schema=SCHEMA,
-        cell=cell.id,
-        status=status,
-        error="",
-        sweep="test",
-        collection="digits8",
-        task=cell.task,
-        family=cell.task,
-        split="private",
-        development=False,
-        distance="near",
-        n=cell.n,
-        method=cell.method,
-        role="method",
-        epsilon=cell.epsilon,
-        delta=cell.delta,
-        relation=cell.relation,
-        embedding_dim=cell.embedding_dim,
-        seed=cell.seed,
-        noise_draw=cell.noise_draw,
-        private=True,
-        selection="fixed",
-        search="",
-        harness="0",
-        protocol="p",
-        extractor="efficientnet_lite0",
-    )
+    facts: dict[str, Any] = {name: getattr(cell, name, "") for name in Row.__required_keys__}
+    facts |= {"schema": SCHEMA, "cell": cell.id, "status": status, "private": True, "development": False}
+    row = Row(**facts)  # type: ignore[typeddict-item]
     store.write(cell, row)
     _, ledger = contract.adapt(contract.tiny_method(cell.method), contract.tiny_records())
     write_json(store.directory(cell.id) / "ledger.json", ledger.to_json())
