@@ -18,7 +18,14 @@ def add_cell(store: Store, status: str) -> None:
     """A cell of `dp_sgd` with its row and its ledger."""
     cell = Cell(task="8", method="dp_sgd", epsilon=2.0, options={"steps": 3, "multiplicity": 1})
     facts: dict[str, Any] = {name: getattr(cell, name, "") for name in Row.__required_keys__}
-    facts |= {"schema": SCHEMA, "cell": cell.id, "status": status, "private": True, "development": False}
+    facts |= {
+        "schema": SCHEMA,
+        "cell": cell.id,
+        "status": status,
+        "private": True,
+        "development": False,
+        "protocol": "p",
+    }
     row = Row(**facts)  # type: ignore[typeddict-item]
     store.write(cell, row)
     _, ledger = contract.adapt(contract.tiny_method(cell.method), contract.tiny_records())
