@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from dphyper.audits import contract
 from dphyper.bench.method import Options
 from dphyper.core.errors import UserError
 
@@ -38,3 +39,9 @@ def test_what_is_not_given_keeps_its_default_and_a_whole_number_may_be_a_float()
 def test_a_wrong_option_is_one_line(given: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         Some.parse("m", given)
+
+
+def test_a_public_phase_without_episodes_is_one_line() -> None:
+    made = contract.tiny_method("public_only")
+    with pytest.raises(UserError, match=r"PublicOnly names the public phase .* write its `public_data`"):
+        made.public_data(None)  # type: ignore[arg-type]

@@ -151,8 +151,15 @@ class Method(lightning.LightningModule, ABC):
         return self._options
 
     def public_data(self, collection: Collection) -> PublicTasks:
-        """The episodes of the public phase; called only where ``public_phase`` is set."""
-        raise NotImplementedError(f"{type(self).__name__} names a public phase and must say which episodes it takes")
+        """The episodes of the public phase; called only where ``public_phase`` is set.
+
+        Raises:
+            UserError: The method names a public phase and does not say which episodes it takes.
+        """
+        raise UserError(
+            f"method class {type(self).__name__} names the public phase '{self.public_phase}' without episodes for it: "
+            "write its `public_data`, or leave `public_phase` empty"
+        )
 
     @classmethod
     def mechanisms(cls, budget: Budget, options: Any) -> tuple[Mechanism, ...]:
