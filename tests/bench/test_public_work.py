@@ -70,7 +70,7 @@ READ = [
     ({"base__train_steps": 21}, (True, True)),
     ({"data__private": ("3",)}, (True, True)),  # 8 is public then
     ({"base__rank": 5}, (False, True)),
-    ({"base__convolutions": True}, (False, True)),
+    ({"base__layers": ("time",)}, (False, True)),
     ({"options": {"train_steps": 21}}, (False, True)),
     ({"embedding_dim": 5}, (False, True)),
     ({"base__sampling_steps": 4}, (False, False)),

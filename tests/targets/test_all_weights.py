@@ -16,7 +16,7 @@ from dphyper.targets.lora import LoRADiffusion
 def target() -> LoRADiffusion:
     torch.manual_seed(0)
     unet = new_unet(image_size=8, channels=1, block_out_channels=(16, 32), layers_per_block=1)
-    return LoRADiffusion(unet, new_scheduler(), rank=2, sampling_steps=2, seed=0)
+    return LoRADiffusion(unet, new_scheduler(), rank=2, layers=("attention",), sampling_steps=2, seed=0)
 
 
 def images() -> Tensor:

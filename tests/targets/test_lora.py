@@ -6,22 +6,23 @@ import torch
 from torch import Tensor
 
 from dphyper.targets.diffusion import new_scheduler, new_unet, to_unit
-from dphyper.targets.lora import LoRADiffusion
+from dphyper.targets.lora import LORA_MODULES, LoRADiffusion
 
 
-def target(convolutions: bool = False) -> LoRADiffusion:
+def target(layers: tuple[str, ...] = ("attention", "time"), rank: int = 2) -> LoRADiffusion:
     torch.manual_seed(0)
     unet = new_unet(image_size=8, channels=1, block_out_channels=(16, 32), layers_per_block=1)
-    return LoRADiffusion(unet, new_scheduler(), rank=2, sampling_steps=4, seed=0, convolutions=convolutions)
+    return LoRADiffusion(unet, new_scheduler(), rank=rank, layers=layers, sampling_steps=4, seed=0)
 
 
 def images(n: int) -> Tensor:
     return torch.rand((n, 1, 8, 8), generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
-def test_hooks_and_copies_of_the_parameters_agree_on_convolutions() -> None:
-    model, x = target(convolutions=True), images(5)
-    assert model.num_parameters > target().num_parameters
+@pytest.mark.parametrize("group", LORA_MODULES)
+def test_hooks_and_copies_of_the_parameters_agree_on_every_group_of_layers(group: str) -> None:
+    model, x = target((group,), rank=12), images(5)  # conv_in has nine inputs
+    assert model.num_parameters > 0
     theta = 0.1 * torch.randn(model.num_parameters, generator=torch.Generator().manual_seed(2))
     rows = model.per_example_gradients(theta, x, torch.Generator().manual_seed(3), 1)
     copies = theta.expand(5, -1).clone().requires_grad_()

@@ -9,7 +9,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock
@@ -54,6 +55,14 @@ class Cache:
                 os.replace(result, place)
                 shutil.rmtree(unfinished)
         return place
+
+    @contextmanager
+    def workplace(self, kind: str, key: str) -> Iterator[Path]:
+        """A folder that stays, for work that several entries go on from, one process at a time."""
+        place = self.root / kind / f".{key}.workplace"
+        place.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{place}.lock"):
+            yield place
 
 
 def _digests(folder: Path) -> dict[str, str]:

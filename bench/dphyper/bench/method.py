@@ -55,6 +55,30 @@ class Options:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AdapterOptions(Options):
+    """A method's own choice of a smaller adapter than the target has.
+
+    Attributes:
+        rank: LoRA rank, at most the target's; 0 for the target's.
+        layers: Groups of layers with commas between them; empty for all that the target has.
+    """
+
+    rank: int = 0
+    layers: str = ""
+
+    def adapter(self, target: Target) -> Target:
+        """The target that the method works on.
+
+        Raises:
+            UserError: A rank or a layer that the target does not have.
+        """
+        if self.rank < 0:
+            raise UserError(f"options.rank = {self.rank}: expected at least 1, or 0 for the target's")
+        layers = [group.strip() for group in self.layers.split(",") if group.strip()]
+        return target.restricted(self.rank, layers) if self.rank or layers else target
+
+
+@dataclass(frozen=True, kw_only=True)
 class About:
     """What to know of a method before comparing it; `docs/methods.md` is made of these. Markdown, whole sentences.
 
@@ -142,7 +166,8 @@ class Method(lightning.LightningModule, ABC):
 
     def __init__(self, target: Target, options: Options, *, embedding_dim: int) -> None:
         super().__init__()
-        self.target, self.embedding_dim, self.public_dim = target, embedding_dim, embedding_dim
+        self.target = options.adapter(target) if isinstance(options, AdapterOptions) else target
+        self.embedding_dim = self.public_dim = embedding_dim
         self._options = options
 
     @property

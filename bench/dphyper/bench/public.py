@@ -7,7 +7,7 @@ records only; the private ones were left behind when it was built, so no public 
 Shapes: T tasks in an episode, S support rows, Q query rows; rows index `PublicTasks.records`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +18,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from dphyper.bench.appearance import alter
 from dphyper.bench.tasks import Collection, Split, Task
 from dphyper.core.errors import UserError
 
 Rows = NDArray[np.int64]
 Encode = Callable[[NDArray[Any]], Tensor]
 """Records of a collection as the tensor that a target takes: `Target.encode`."""
+
+COPIED = 160  # records of an altered copy: enough for a support and a query, and a bound on memory
 
 # Raised when episodes come to be dealt in another way: what was trained before is then not taken for the present.
 DEALER_VERSION = 1
@@ -101,6 +104,9 @@ class PublicTasks(lightning.LightningDataModule):
             construction and many; private data are more like families.
         mixture: Share of the training tasks that are mixtures: the union of two to eight public tasks, so that
             broad and incoherent data sets are met as well.
+        appearances: Altered copies of public tasks (`dphyper.bench.appearance`) that are dealt beside them in training.
+            A copy has one alteration, drawn at random, and at most `COPIED` records.
+        altered: Share of the training tasks that are altered copies.
         families: Deal so many public families and no cluster, which would show more than these; a smaller choice lies
             within a larger one. 0 for all families and clusters.
         validation_steps: Validation batches; 0, or a collection without tuning tasks, for none.
@@ -122,6 +128,8 @@ class PublicTasks(lightning.LightningDataModule):
         support: int = 0,
         cluster_weight: float = 1.0,
         mixture: float = 0.0,
+        appearances: int = 0,
+        altered: float = 0.0,
         families: int = 0,
         validation_steps: int = 0,
     ) -> None:
@@ -131,11 +139,29 @@ class PublicTasks(lightning.LightningDataModule):
         self.records = encode(collection.records[kept])
         self.rows = {split: [np.searchsorted(kept, task.indices) for task in some] for split, some in dealt.items()}
         self.seed, self.tasks, self.support, self.query = seed, tasks, support, query
-        self.mixture = mixture
+        self.mixture, self.altered = mixture, altered if appearances else 0.0
         weights = [cluster_weight if task.kind == "cluster" else 1.0 for task in dealt["public"]]
-        self.shares = {"public": np.asarray(weights) / np.sum(weights)}
+        self.plain_shares = np.asarray(weights) / np.sum(weights)
+        self.shares: dict[Split, NDArray[np.float64]] = {}
+        self._add_copies(collection, dealt["public"], appearances, encode)
         self.begin_at = 0
         self.steps, self.validation_steps = steps, validation_steps if self.rows["tuning"] else 0
+
+    def _add_copies(self, collection: Collection, public: Sequence[Task], appearances: int, encode: Encode) -> None:
+        """Append the records of altered copies, and the rows of each copy to those of the public tasks."""
+        if appearances and collection.records.dtype != np.uint8:
+            raise UserError(
+                f"appearances = {appearances}: '{collection.name}' holds no images, expected 0 for other records"
+            )
+        rng = np.random.default_rng([self.seed, appearances])
+        begin, parts = len(self.records), [self.records]
+        for chosen in rng.choice(len(public), appearances, p=self.plain_shares):
+            some = rng.permutation(public[chosen].indices)[:COPIED]
+            parts.append(encode(alter(collection.records[some], rng)))
+            self.rows["public"].append(np.arange(begin, begin := begin + len(some)))
+        self.records = torch.cat(parts)
+        copies = np.full(appearances, self.altered / max(appearances, 1))
+        self.shares["public"] = np.concatenate([(1 - self.altered) * self.plain_shares, copies])
 
     def train_dataloader(self) -> DataLoader[Episode]:
         """Episodes of public tasks."""
@@ -175,19 +201,20 @@ class _Episodes(IterableDataset[Episode]):
         begin_at = data.begin_at if self.split == "public" else 0
         for step in range(self.steps):
             chosen = rng.choice(len(rows), data.tasks, p=data.shares.get(self.split))
-            dealt = [self._deal(self._mixed(rows[task], rng), rng) for task in chosen]
+            dealt = [self._deal(self._mixed(task, rng), rng) for task in chosen]
             if step < begin_at:
                 continue
             support, weight, query = (torch.from_numpy(np.stack(part)) for part in zip(*dealt, strict=True))
             yield Episode(support_TS=support, weight_TS=weight, query_TQ=query, task_T=torch.from_numpy(chosen))
 
-    def _mixed(self, rows: Rows, rng: np.random.Generator) -> Rows:
-        """The task itself, or now and then its union with one to seven others, each with the same weight."""
+    def _mixed(self, task: int, rng: np.random.Generator) -> Rows:
+        """The task itself, or now and then its union with one to seven unaltered others, each with the same weight."""
         data = self.data
-        if self.split != "public" or rng.uniform() >= data.mixture:
+        rows = data.rows[self.split][task]
+        if self.split != "public" or task >= len(data.plain_shares) or rng.uniform() >= data.mixture:
             return rows
         count = int(2 * 4.5 ** rng.uniform())  # log-uniform, as the size of the support is
-        others = rng.choice(len(data.rows["public"]), count - 1, p=data.shares["public"])
+        others = rng.choice(len(data.plain_shares), count - 1, p=data.plain_shares)
         parts = [rows, *(data.rows["public"][other] for other in others)]
         size = min(len(part) for part in parts)
         return np.unique(np.concatenate([rng.permutation(part)[:size] for part in parts]))

@@ -22,20 +22,21 @@ from safetensors.torch import load_file, save_file
 from dphyper.bench.cache import Cache
 from dphyper.bench.catalog import DATASETS, METHODS
 from dphyper.bench.method import Method
-from dphyper.bench.pretraining import Pretraining
+from dphyper.bench.pretraining import PRETRAINING_VERSION, Pretraining
 from dphyper.bench.public import DEALER_VERSION, PublicRecords, PublicTasks
 from dphyper.bench.tasks import Collection
 from dphyper.bench.tracking import Tracking
-from dphyper.bench.training import train
+from dphyper.bench.training import steps_done, train
 from dphyper.core.files import write_json
 from dphyper.core.specs import BaseSpec, Cell, DataSpec, Performance, content_hash
 from dphyper.metrics.evaluation import Evaluator
 from dphyper.metrics.metric import Features
 from dphyper.targets.registry import TARGETS
-from dphyper.targets.target import BaseModel
+from dphyper.targets.target import BaseModel, Target
 
-# Fields of `BaseSpec` that say how the public model is adapted and sampled, and not how it is trained.
-_ADAPTER = ("rank", "convolutions", "sampling_steps")
+# Fields of `BaseSpec` that say how the public model is adapted and sampled, and not how it is trained; and its steps,
+# since a longer training begins as a shorter one.
+_OTHERWISE = ("rank", "layers", "sampling_steps", "train_steps")
 SECONDS = "seconds.json"
 
 
@@ -68,8 +69,13 @@ class PublicWork:
         kind = TARGETS[spec.kind]
         if spec.pretrained:
             return content_hash([spec.kind, kind.version, _content(Path(spec.pretrained))])
-        training = {name: value for name, value in dataclasses.asdict(spec).items() if name not in _ADAPTER}
-        return content_hash([training, kind.version, DEALER_VERSION, self.collection(data).public_fingerprint])
+        return content_hash([self._training_key(data, spec), spec.train_steps])
+
+    def _training_key(self, data: DataSpec, spec: BaseSpec) -> str:
+        """Hash of all that decides about the public model but the number of steps."""
+        training = {name: value for name, value in dataclasses.asdict(spec).items() if name not in _OTHERWISE}
+        versions = [TARGETS[spec.kind].version, PRETRAINING_VERSION, DEALER_VERSION]
+        return content_hash([training, versions, self.collection(data).public_fingerprint])
 
     def untrained_base(self, cell: Cell) -> BaseModel:
         """The public model of a cell before it is trained; one that others trained is read.
@@ -95,6 +101,13 @@ class PublicWork:
             torch.manual_seed(cell.base.seed)
             method = kind(target, kind.options_type.parse(cell.method, cell.options), embedding_dim=cell.embedding_dim)
         return method.to(self.device)
+
+    def target(self, cell: Cell) -> Target:
+        """The trained public model of a cell with the adapter around it."""
+        folder = self._folder(cell.data, cell.base)
+        kind = TARGETS[cell.base.kind]
+        base = kind.load(folder, image_size=cell.data.image_size, channels=cell.data.channels)
+        return base.to(self.device).target(cell.base)
 
     def method(self, cell: Cell) -> tuple[Method, float]:
         """The method with its public phase done, and the seconds that phase took when it was trained."""
@@ -151,9 +164,16 @@ class PublicWork:
                 query=1,
                 steps=spec.train_steps,
             )
-            module = Pretraining(base, spec.learning_rate)
-            seconds = self._train(module, episodes, spec.train_steps, spec.seed, "base model", unfinished)
-            base.save(result)
+            module = Pretraining(base, spec.learning_rate, flips=spec.flips)
+            with self._cache.workplace("base", self._training_key(data, spec)) as longest:
+                beyond = steps_done(longest) > spec.train_steps
+                place = unfinished if beyond else longest
+                seconds = self._train(
+                    module, episodes, spec.train_steps, spec.seed, "base model", place, extensible=not beyond
+                )
+            average = module.average.module
+            assert isinstance(average, BaseModel)
+            average.save(result)
             write_json(result / SECONDS, {"seconds": seconds})
 
         return self._cache.entry("base", self.base_key(data, spec), make)
@@ -173,7 +193,17 @@ class PublicWork:
             ]
         )
 
-    def _train(self, module: Any, episodes: PublicTasks, steps: int, seed: int, name: str, unfinished: Path) -> float:
+    def _train(
+        self,
+        module: Any,
+        episodes: PublicTasks,
+        steps: int,
+        seed: int,
+        name: str,
+        unfinished: Path,
+        *,
+        extensible: bool = False,
+    ) -> float:
         return train(
             module,
             episodes,
@@ -183,6 +213,7 @@ class PublicWork:
             device=self.device,
             tracking=self._tracking,
             unfinished=unfinished,
+            extensible=extensible,
         )
 
 

@@ -33,6 +33,7 @@ def train(
     device: torch.device,
     tracking: Tracking,
     unfinished: Path,
+    extensible: bool = False,
 ) -> float:
     """Train a module in place.
 
@@ -45,6 +46,7 @@ def train(
         device: Where it is trained.
         tracking: The sink for progress.
         unfinished: Folder of checkpoints, which a later call goes on from.
+        extensible: Leave a checkpoint of the end too, from which a call with more steps goes on.
 
     Returns:
         Seconds of training, those of interrupted calls included.
@@ -53,7 +55,7 @@ def train(
     # Advice on loaders and loops that were chosen on purpose; errors are exceptions and still come through.
     warnings.filterwarnings("ignore", module="lightning")
     lightning.seed_everything(seed, verbose=False)
-    progress = _Progress(episodes, unfinished / "last.ckpt")
+    progress = _Progress(episodes, unfinished / "last.ckpt", at_end=extensible)
     last = _readable(unfinished / "last.ckpt")
     print(f"training {name}: {steps} steps" + ", going on from a checkpoint" * bool(last), flush=True)
     with tracking.phase(name) as logger:
@@ -78,11 +80,17 @@ def train(
     return progress.seconds
 
 
+def steps_done(unfinished: Path) -> int:
+    """Steps that the checkpoint in a folder has behind it; 0 if there is none that can be read."""
+    checkpoint = _readable(unfinished / "last.ckpt")
+    return int(torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"]) if checkpoint else 0
+
+
 class _Progress(lightning.Callback):
     """Writes checkpoints, and keeps in them what Lightning does not: random states, the place in the data, the time."""
 
-    def __init__(self, episodes: PublicTasks, path: Path) -> None:
-        self._episodes, self._path = episodes, path
+    def __init__(self, episodes: PublicTasks, path: Path, *, at_end: bool) -> None:
+        self._episodes, self._path, self._at_end = episodes, path, at_end
         self._states: dict[str, Any] = {}
         self._before, self._begin, self._step = 0.0, 0.0, 0
 
@@ -104,7 +112,8 @@ class _Progress(lightning.Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *unused: object
     ) -> None:
         self._step = trainer.global_step
-        if self._step % INTERVAL == INTERVAL // 2 and self._step < trainer.max_steps:
+        due = self._step % INTERVAL == INTERVAL // 2 if self._step < trainer.max_steps else self._at_end
+        if due:
             trainer.save_checkpoint(self._path)
 
     def state_dict(self) -> dict[str, Any]:

@@ -104,9 +104,11 @@ class BaseSpec:
         layers_per_block: ResNet blocks in each level.
         train_steps: Optimiser steps of the pre-training.
         batch_size: Images in each of these steps.
-        learning_rate: Peak of the AdamW schedule.
+        learning_rate: Of the pre-training, by AdamW.
+        flips: Whether images are mirrored left to right by chance in pre-training; not for letters.
         rank: Rank r of the LoRA. A is frozen and random, B is what every method produces.
-        convolutions: Whether the convolutions have a LoRA too, beside attention and time embedding.
+        layers: Groups of layers that have a LoRA; which there are, the kind of target says (for ``unet``: attention,
+            time, convolutions, resampling, ends).
         sampling_steps: Steps of the sampler that draws images.
         seed: Seed of the pre-training and of the frozen A.
     """
@@ -117,9 +119,10 @@ class BaseSpec:
     layers_per_block: int = 1
     train_steps: int = 1500
     batch_size: int = 64
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
+    flips: bool = False
     rank: int = 4
-    convolutions: bool = False
+    layers: tuple[str, ...] = ("attention", "time", "convolutions")
     sampling_steps: int = 20
     seed: int = 0
 

@@ -9,7 +9,7 @@ Shapes: b examples, P parameters of θ, C H W image channels, height, width; ima
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, cast
 
@@ -20,9 +20,12 @@ from numpy.typing import NDArray
 from opacus import GradSampleModule
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
+from torch.func import functional_call
 
+from dphyper.core.errors import UserError, unknown_name
 from dphyper.targets.all_weights import AllWeights
 from dphyper.targets.diffusion import corrupt, to_uint8, to_unit
+from dphyper.targets.restricted import Restricted
 from dphyper.targets.target import Target
 
 # Opacus' hooks make torch note at every backward pass that the frozen layers before the first B have no gradient, which
@@ -30,11 +33,47 @@ from dphyper.targets.target import Target
 warnings.filterwarnings("ignore", "Full backward hook is firing")
 
 LORA_MODULES = {
-    "attention": ["to_q", "to_k", "to_v", "to_out.0", "linear_1", "linear_2", "time_emb_proj"],
-    "convolutions": ["conv1", "conv2", "conv_shortcut"],
+    "attention": ("to_q", "to_k", "to_v", "to_out.0"),
+    "time": ("linear_1", "linear_2", "time_emb_proj"),
+    "convolutions": ("conv1", "conv2", "conv_shortcut"),
+    "resampling": ("downsamplers.0.conv", "upsamplers.0.conv"),
+    "ends": ("conv_in", "conv_out"),
 }
-"""Attention projections, their output projection and the time embedding (with its projection into each block); and the
-convolutions of the ResNet blocks."""
+"""Groups of layers that a LoRA may change, by the ends of their modules' names: attention projections with their output
+projection, the time embedding with its projection into each block, the convolutions of the ResNet blocks, those between
+the levels, and the first and the last one."""
+
+
+def inject_lora(unet: UNet2DModel, *, rank: int, layers: Sequence[str]) -> UNet2DModel:
+    """Put LoRA layers of scale 1 into a U-Net.
+
+    Args:
+        unet: Changed in place.
+        rank: At most that of the layer's inputs is used.
+        layers: Groups of `LORA_MODULES`.
+
+    Raises:
+        UserError: An unknown group, or none.
+    """
+    for group in layers:
+        if group not in LORA_MODULES:
+            raise unknown_name("group of layers in base.layers", group, LORA_MODULES)
+    if not layers:
+        raise UserError(f"base.layers is empty: expected some of {', '.join(LORA_MODULES)}")
+    ends = _ends(layers)
+    ranks = {
+        name: min(rank, module.weight[0].numel())
+        for name, module in unet.named_modules()
+        if f".{name}".endswith(ends) and isinstance(module, nn.Linear | nn.Conv2d)
+    }
+    # The scale is alpha over the rank; it is kept at 1 where the layer has a smaller rank.
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(ranks), rank_pattern=ranks, alpha_pattern=ranks)
+    injected: UNet2DModel = inject_adapter_in_model(config, unet)
+    return injected
+
+
+def _ends(layers: Sequence[str]) -> tuple[str, ...]:
+    return tuple(f".{end}" for group in layers for end in LORA_MODULES[group])
 
 
 class LoRADiffusion(Target):
@@ -43,10 +82,13 @@ class LoRADiffusion(Target):
     Args:
         unet: The pre-trained model; LoRA layers are injected into it in place.
         scheduler: Its noise schedule and prediction type.
-        rank: LoRA rank r.
+        rank: LoRA rank r; in a layer of fewer inputs, as many as these.
+        layers: Groups of `LORA_MODULES` that have a LoRA.
         sampling_steps: Steps of DPM-Solver++ when images are drawn.
         seed: Seed of the frozen A (orthonormal rows).
-        convolutions: Whether the convolutions of the ResNet blocks have a LoRA too.
+
+    Raises:
+        UserError: An unknown group, or none.
     """
 
     def __init__(
@@ -55,18 +97,17 @@ class LoRADiffusion(Target):
         scheduler: DDPMScheduler,
         *,
         rank: int,
+        layers: Sequence[str],
         sampling_steps: int,
         seed: int,
-        convolutions: bool = False,
     ) -> None:
         unet.requires_grad_(False)
-        wanted = LORA_MODULES["attention"] + (LORA_MODULES["convolutions"] if convolutions else [])
-        config = LoraConfig(r=rank, lora_alpha=rank, target_modules=wanted)
-        self.unet = inject_adapter_in_model(config, unet).eval()
-        self.scheduler = scheduler
+        self.unet = inject_lora(unet, rank=rank, layers=layers).eval()
+        self.scheduler, self._rank, self._groups = scheduler, rank, tuple(layers)
         self.sampling_steps = sampling_steps
         self.image_shape = (unet.config["in_channels"], *_pair(unet.config["sample_size"]))
         rng = torch.Generator().manual_seed(seed)
+        self._layers: dict[str, Any] = {}
         self._factors: list[nn.Linear | nn.Conv2d] = []
         self._slices: list[slice] = []
         self._theta: Tensor | None = None
@@ -74,13 +115,15 @@ class LoRADiffusion(Target):
         for name, module in self.unet.named_modules():
             if name.endswith("lora_A.default"):
                 fan_in = module.weight[0].numel()
-                weight = torch.linalg.qr(torch.randn(fan_in, rank, generator=rng)).Q.T
+                weight = torch.linalg.qr(torch.randn(fan_in, len(module.weight), generator=rng)).Q.T
                 module.weight = nn.Parameter(weight.to(module.weight).view_as(module.weight), requires_grad=False)
                 # Opacus unfolds what enters B by strides that it takes to be contiguous; convolutions on small images
                 # return channels last, and its gradients would be wrong without a word.
                 module.register_forward_hook(lambda m, args, out: out.contiguous())
             elif name.endswith("lora_B.default"):
                 index = len(self._factors)
+                layer = name.removesuffix(".lora_B.default")
+                self._layers[layer] = self.unet.get_submodule(layer)
                 module.weight.requires_grad_(True)
                 module.register_forward_hook(lambda m, args, out, i=index: self._generated(i, args[0], out))
                 self._factors.append(module)
@@ -108,6 +151,21 @@ class LoRADiffusion(Target):
         """The U-Net with θ the difference of all its weights from the base model's."""
         return AllWeights(self)
 
+    def restricted(self, rank: int, layers: Sequence[str]) -> Target:
+        """A LoRA of smaller rank, or on fewer layers, inside this one."""
+        if rank > self._rank:
+            raise UserError(f"options.rank = {rank}: expected at most the target's, base.rank = {self._rank}")
+        for group in layers:
+            if group not in self._groups:
+                raise unknown_name("group of layers in options.layers", group, self._groups)
+        ends = _ends(layers or self._groups)
+        free, shapes = [], []
+        for name, part, (rows, columns) in zip(self._layers, self._slices, self.layer_shapes, strict=True):
+            kept = min(rank or columns, columns) if f".{name}".endswith(ends) else 0
+            free.append(torch.arange(part.start, part.stop).view(rows, columns)[:, :kept].flatten())
+            shapes += [(rows, kept)] if kept else []
+        return Restricted(self, torch.cat(free), shapes)
+
     @property
     def layer_shapes(self) -> list[tuple[int, int]]:
         """(out_features, rank) of each B, in the order in which they lie in θ."""
@@ -130,9 +188,32 @@ class LoRADiffusion(Target):
 
     def predict(self, theta: Tensor, x: Tensor, t: Tensor | int) -> Tensor:
         """What the adapted U-Net predicts of noisy images at time ``t``; differentiable in θ, (P,) or (b, P), and x."""
+        if theta.dim() == 1:
+            with self._without_adapters():
+                merged: Tensor = functional_call(self.unet, self._merged(theta), (x, t), {"return_dict": False})[0]
+            return merged
         with self._bound(theta):
             predicted: Tensor = self.unet(x, t, return_dict=False)[0]
         return predicted
+
+    def _merged(self, theta: Tensor) -> dict[str, Tensor]:
+        """The weights W + B A of the layers that θ changes; one θ for all images needs no second path through them."""
+        weights = {}
+        for (name, layer), part, shape in zip(self._layers.items(), self._slices, self.layer_shapes, strict=True):
+            base, a = layer.base_layer.weight, layer.lora_A["default"].weight
+            weights[f"{name}.base_layer.weight"] = base + (theta[part].view(shape) @ a.flatten(1)).view_as(base)
+        return weights
+
+    @contextmanager
+    def _without_adapters(self) -> Iterator[None]:
+        """Switch the LoRA layers off; peft's own switch would also change what has a gradient."""
+        for layer in self._layers.values():
+            layer._disable_adapters = True
+        try:
+            yield
+        finally:
+            for layer in self._layers.values():
+                layer._disable_adapters = False
 
     @contextmanager
     def _bound(self, theta: Tensor) -> Iterator[None]:

@@ -10,7 +10,7 @@ Shapes: b examples, P parameters of θ, F features of a record.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -75,6 +75,18 @@ class Target(ABC):
     def few_step_samples(self, theta: Tensor, num: int, steps: int, rng: Generator) -> Tensor:
         """``num`` encoded records that a short deterministic sampler makes of noise, differentiable in θ."""
         raise self._cannot("draw samples with a gradient")
+
+    def restricted(self, rank: int, layers: Sequence[str]) -> "Target":
+        """The same model with a smaller adapter around it.
+
+        Args:
+            rank: At most so many columns of every matrix in θ; 0 for all.
+            layers: Groups of layers; empty for all that the target has.
+
+        Raises:
+            UserError: A rank above the target's, or a group that it does not have.
+        """
+        raise self._cannot("have a smaller adapter")
 
     def all_weights(self) -> "Target":
         """The same model with θ the difference of all its weights from the public ones."""

@@ -105,7 +105,7 @@ class UNetBase(BaseModel):
             self.unet,
             self.scheduler,
             rank=spec.rank,
+            layers=spec.layers,
             sampling_steps=spec.sampling_steps,
             seed=spec.seed,
-            convolutions=spec.convolutions,
         )

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from dphyper.bench.method import Adaptation, Method, Options, Role, Selection
+from dphyper.bench.method import Adaptation, AdapterOptions, Method, Options, Role, Selection
 from dphyper.bench.public import PublicRecords
 from dphyper.core.errors import UserError
 from dphyper.methods.optimisation import linear_decay
@@ -30,7 +30,7 @@ MOMENTUM = 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
-class DescentOptions(Options):
+class DescentOptions(AdapterOptions):
     """Hyper-parameters of the private descent, all but its learning rate.
 
     Attributes:

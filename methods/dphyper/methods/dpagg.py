@@ -19,7 +19,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dphyper.bench.method import About, Adaptation, Method, Options, Role, Selection
+from dphyper.bench.method import About, Adaptation, AdapterOptions, Method, Options, Role, Selection
 from dphyper.core.errors import UserError
 from dphyper.methods.embedding import clip_embedding
 from dphyper.privacy.accounting import calibrate
@@ -33,7 +33,7 @@ SCALES = tuple(2.0**power for power in range(-6, 8))
 
 
 @dataclass(frozen=True, kw_only=True)
-class DPAggOptions(Options):
+class DPAggOptions(AdapterOptions):
     """Hyper-parameters of `DPAgg`.
 
     Attributes:
@@ -87,12 +87,13 @@ class DPAgg(Method):
 
     def __init__(self, target: Target, options: Options, *, embedding_dim: int) -> None:
         super().__init__(target, options, embedding_dim=embedding_dim)
-        if not 1 <= embedding_dim <= target.num_parameters:
+        if not 1 <= embedding_dim <= self.target.num_parameters:
             raise UserError(
-                f"embedding_dim = {embedding_dim}: expected from 1 to {target.num_parameters}, the LoRA's parameters"
+                f"embedding_dim = {embedding_dim}: expected from 1 to {self.target.num_parameters}, the LoRA's "
+                "parameters"
             )
-        normal_Pk = torch.randn(target.num_parameters, embedding_dim, generator=torch.Generator().manual_seed(0))
-        self.register_buffer("basis_kP", torch.linalg.qr(normal_Pk).Q.T.to(target.initial().device))
+        normal_Pk = torch.randn(self.target.num_parameters, embedding_dim, generator=torch.Generator().manual_seed(0))
+        self.register_buffer("basis_kP", torch.linalg.qr(normal_Pk).Q.T.to(self.target.initial().device))
 
     def codes(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """(b, k) the code of each record: where it ends that descends its own loss, at times and noises of its own."""

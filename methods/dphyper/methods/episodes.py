@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from dphyper.bench.method import Method, Options
+from dphyper.bench.method import AdapterOptions, Method
 from dphyper.bench.public import Episode, PublicTasks
 from dphyper.bench.tasks import Collection
 
@@ -22,7 +22,7 @@ VALIDATION_EPISODES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class EpisodeOptions(Options):
+class EpisodeOptions(AdapterOptions):
     """Hyper-parameters of a public phase on episodes.
 
     Attributes:

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dphyper.bench.method import Options
+from dphyper.bench.method import AdapterOptions
 from dphyper.bench.public import PublicRecords
 from dphyper.methods.optimisation import minimise
 from dphyper.targets.target import Target
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitOptions(Options):
+class FitOptions(AdapterOptions):
     """How the LoRA is fitted to images.
 
     Attributes:

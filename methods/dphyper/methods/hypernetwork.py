@@ -29,6 +29,7 @@ from dphyper.bench.tasks import Collection
 from dphyper.core.errors import UserError
 from dphyper.methods.embedding import Encoder, Novelty, Shrinkage, clip_embedding
 from dphyper.methods.episodes import EpisodeMethod, EpisodeOptions
+from dphyper.methods.heads import new_head
 from dphyper.methods.optimisation import minimise
 from dphyper.privacy.accounting import calibrate
 from dphyper.privacy.budget import Budget
@@ -47,11 +48,15 @@ class HypernetworkOptions(EpisodeOptions):
     Attributes:
         support: S, most records of a task that are embedded in a step.
         mixture: Share of the tasks in a step that are mixtures of public tasks.
+        appearances: Altered copies of public tasks (`dphyper.bench.appearance`) that are met beside them.
+        altered: Share of the tasks in a step that are altered copies.
         families: Train on so many public families and on no cluster; 0 for all families and clusters.
         nested: Embedding dimensions that one network serves, separated by commas: the first k coordinates are the
             embedding of dimension k (Kusupati et al. 2022, arXiv:2205.13147). A k outside the list has a network of
             its own.
         width: W, hidden width of encoder and decoder.
+        head: How parameters are made of the decoder's hidden vector: one of `dphyper.methods.heads.HEADS`.
+        code: Length of the head's own vector, where it has one.
         learning_rate: Peak of the one-cycle schedule of AdamW.
         noise_min: Least standard deviation of the noise on the mean embedding in training, above 0.
         noise_max: Greatest such standard deviation.
@@ -69,9 +74,13 @@ class HypernetworkOptions(EpisodeOptions):
     train_steps: int = 3000
     support: int = 128
     mixture: float = 0.6
+    appearances: int = 0
+    altered: float = 0.5
     families: int = 0
     nested: str = ""
     width: int = 256
+    head: str = "linear"
+    code: int = 64
     learning_rate: float = 7e-4
     noise_min: float = 1e-3
     noise_max: float = 0.5
@@ -141,15 +150,19 @@ class Hypernetwork(EpisodeMethod):
         self.novelty = Novelty(target.num_features, self._options.novelty)
         self.shrinkage = nn.ModuleDict({str(k): Shrinkage(k, self._options.doubt) for k in self.dimensions})
         self.trunk = nn.Sequential(nn.Linear(self.public_dim + 1, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
-        # A zero head starts at the base model, whatever the embedding.
-        self.head = nn.Linear(width, target.num_parameters)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        self.head = new_head(self._options.head, width, self.target.layer_shapes, self._options.code)
 
     def public_data(self, collection: Collection) -> PublicTasks:
         """Episodes of public tasks and of their mixtures, with a support that is embedded."""
         options = self._options
-        return self.deal(collection, support=options.support, mixture=options.mixture, families=options.families)
+        return self.deal(
+            collection,
+            support=options.support,
+            mixture=options.mixture,
+            appearances=options.appearances,
+            altered=options.altered,
+            families=options.families,
+        )
 
     def embed(self, x: Tensor) -> Tensor:
         """(b, k) embeddings of (b, ...) records, each of norm at most 1 and a function of its own record."""
@@ -182,12 +195,16 @@ class Hypernetwork(EpisodeMethod):
         return theta_TP
 
     def hidden(self, z_Tk: Tensor, noise_std_T: Tensor, n_T: Tensor) -> Tensor:
-        """(T, W) inputs of the decoder's last, linear layer; arguments as for `decode`."""
+        """(T, W) inputs of the decoder's head; arguments as for `decode`."""
+        hidden_TW: Tensor = self.trunk(self.trunk_inputs(z_Tk, noise_std_T, n_T))
+        return hidden_TW
+
+    def trunk_inputs(self, z_Tk: Tensor, noise_std_T: Tensor, n_T: Tensor) -> Tensor:
+        """(T, K + 1) shrunk releases, and how much each resolves; arguments as for `decode`."""
         k = z_Tk.shape[1]
         shrunk_Tk, resolved_T = self._shrinkage(k)(z_Tk, noise_std_T, n_T)
         shrunk_TK = nn.functional.pad(shrunk_Tk, (0, self.public_dim - k))
-        hidden_TW: Tensor = self.trunk(torch.cat([shrunk_TK, resolved_T[:, None]], 1))
-        return hidden_TW
+        return torch.cat([shrunk_TK, resolved_T[:, None]], 1)
 
     def _shrinkage(self, k: int) -> Shrinkage:
         shrinkage = self.shrinkage[str(k)]
@@ -278,6 +295,14 @@ class Hypernetwork(EpisodeMethod):
     def adapt(self, private: PrivateData, budget: Budget, rng: torch.Generator) -> Adaptation:
         """Release the mean embedding and the share of novel records once, and decode the embedding."""
         (mechanism,) = self.mechanisms(budget, self._options)
+        code, diagnostics = self.release_code(private, mechanism)
+        return Adaptation(theta=self.decode(*code)[0], diagnostics=diagnostics)
+
+    @torch.no_grad()
+    def release_code(
+        self, private: PrivateData, mechanism: OneShotMean
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], dict[str, float]]:
+        """Release once; the arguments of `decode` for one task, and diagnostics."""
         release = private.release_mean(lambda x, rng: self.contribution(x), mechanism, role="mean embedding")
         z_Tk, novel = release.mean.float()[None, :-1], release.mean[-1] * 2**0.5
         noise_T, n_T = z_Tk.new_tensor([release.noise_std]), z_Tk.new_tensor([release.count])
@@ -285,7 +310,7 @@ class Hypernetwork(EpisodeMethod):
         # Most records are novel, beyond what noise alone would make of none: the network knows nothing of such a task.
         if novel > max(0.5, norm.isf(self._options.doubt) * release.noise_std * 2**0.5):
             noise_T = torch.full_like(noise_T, torch.inf)
-        return Adaptation(theta=self.decode(z_Tk, noise_T, n_T)[0], diagnostics={"embedding_shift": shift})
+        return (z_Tk, noise_T, n_T), {"embedding_shift": shift}
 
 
 class HypernetworkSigma0(Hypernetwork):

@@ -86,7 +86,7 @@ class Subspace(EpisodeMethod):
 
     def __init__(self, target: Target, options: Options, *, embedding_dim: int) -> None:
         super().__init__(target, options, embedding_dim=embedding_dim)
-        num = target.num_parameters
+        num = self.target.num_parameters
         if not 1 <= embedding_dim <= num:
             raise UserError(
                 f"embedding_dim = {embedding_dim}: expected a subspace of at least 1 and at most {num} dimensions, the "

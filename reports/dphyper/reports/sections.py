@@ -112,7 +112,7 @@ def load(store: Store) -> pd.DataFrame:
         columns=list(dict.fromkeys([*(name for name in Row.__annotations__ if name not in NESTED), *rows]))
     )
     cells = [store.cell(cell) for cell in rows["cell"]]
-    shapes = [{"rank": cell.base.rank, "convolutions": cell.base.convolutions} for cell in cells]
+    shapes = [{"rank": cell.base.rank, "layers": cell.base.layers} for cell in cells]
     options = [json.dumps({**shape, **cell.options}, sort_keys=True) for shape, cell in zip(shapes, cells, strict=True)]
     steps = [cell.base.sampling_steps for cell in cells]
     rows = rows.assign(epsilon=rows["epsilon"].astype(float), options=options, sampling_steps=steps)

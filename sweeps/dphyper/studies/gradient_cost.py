@@ -8,19 +8,20 @@ The numbers are those of one small U-Net, 16×16 images, on this machine; an acc
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from diffusers import UNet2DModel
-from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor
 
+from dphyper.core.specs import BaseSpec
 from dphyper.studies.command import run_command
 from dphyper.studies.process import peak_mib, run_alone
 from dphyper.targets.diffusion import corrupt, new_scheduler, new_unet
-from dphyper.targets.lora import LORA_MODULES, LoRADiffusion
+from dphyper.targets.lora import LORA_MODULES, LoRADiffusion, inject_lora
 
-RANK = 4
+RANK = BaseSpec.rank
+LAYERS = (("attention", "time"), ("attention", "time", "convolutions"), tuple(LORA_MODULES))
 WARM_UP = 3  # steps that are not timed
 CASES = {"model alone": -1, "plain step": 0, "K = 1": 1, "K = 8": 8}
 """Draws of time and noise for each image; 0 is the plain step, and -1 no step at all."""
@@ -38,13 +39,14 @@ def main(batch: int = 64, rounds: int = 30, threads: int = 1) -> None:
     """
     torch.set_num_threads(threads)
     x = draw_images(batch)
-    for name, convolutions in (("attention", False), ("attention and convolutions", True)):
-        plain, ours = make_plain_step(convolutions), make_per_example_step(convolutions, 1)
+    for layers in LAYERS:
+        name = ", ".join(layers)
+        plain, ours = make_plain_step(layers), make_per_example_step(layers, 1)
         turns = [(_seconds(plain, x), _seconds(ours, x)) for _ in range(WARM_UP + rounds)][WARM_UP:]
         times = [1e3 * statistics.median(column) for column in zip(*turns, strict=True)]
         ratio = statistics.median(second / first for first, second in turns)
         print(f"{name}: plain step {times[0]:.0f} ms, per-example gradients {times[1]:.0f} ms, ratio {ratio:.2f}")
-        peaks = (f"{case} {run_alone(measure_peak, draws, convolutions, batch)}" for case, draws in CASES.items())
+        peaks = (f"{case} {run_alone(measure_peak, draws, layers, batch)}" for case, draws in CASES.items())
         print(f"{name}: peak memory in MiB: {', '.join(peaks)}")
 
 
@@ -58,14 +60,13 @@ def make_unet() -> UNet2DModel:
     return new_unet(image_size=16, channels=1, block_out_channels=(32, 64, 64), layers_per_block=1)
 
 
-def make_plain_step(convolutions: bool) -> Step:
+def make_plain_step(layers: Sequence[str]) -> Step:
     """One training step without hooks.
 
     `LoRADiffusion` would not do: opacus' hooks stay on its modules when they are switched off.
     """
-    wanted = LORA_MODULES["attention"] + (LORA_MODULES["convolutions"] if convolutions else [])
-    model, scheduler = make_unet().requires_grad_(False), new_scheduler()
-    model = inject_adapter_in_model(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=wanted), model)
+    scheduler = new_scheduler()
+    model = inject_lora(make_unet().requires_grad_(False), rank=RANK, layers=layers)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("lora_B" in name)
     rng = torch.Generator().manual_seed(0)
@@ -78,9 +79,9 @@ def make_plain_step(convolutions: bool) -> Step:
     return step
 
 
-def make_per_example_step(convolutions: bool, multiplicity: int) -> Step:
+def make_per_example_step(layers: Sequence[str], multiplicity: int) -> Step:
     """The gradient of every image, by the code that private runs use."""
-    target = LoRADiffusion(make_unet(), new_scheduler(), rank=RANK, sampling_steps=1, seed=0, convolutions=convolutions)
+    target = LoRADiffusion(make_unet(), new_scheduler(), rank=RANK, layers=layers, sampling_steps=1, seed=0)
     theta, rng = target.initial(), torch.Generator().manual_seed(0)
     return lambda x: target.per_example_gradients(theta, x, rng, multiplicity)
 
@@ -91,10 +92,10 @@ def _seconds(step: Step, x: Tensor) -> float:
     return time.process_time() - begin
 
 
-def measure_peak(draws: int, convolutions: bool, batch: int) -> int:
+def measure_peak(draws: int, layers: Sequence[str], batch: int) -> int:
     """Peak memory in MiB after a few steps, for a process that does nothing else; ``draws`` as in `CASES`."""
     torch.set_num_threads(1)
-    step = make_per_example_step(convolutions, draws) if draws > 0 else make_plain_step(convolutions)
+    step = make_per_example_step(layers, draws) if draws > 0 else make_plain_step(layers)
     for _ in range(WARM_UP if draws >= 0 else 0):
         step(draw_images(batch))
     return peak_mib()

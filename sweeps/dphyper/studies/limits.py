@@ -31,7 +31,7 @@ from dphyper.metrics.metric import METRICS, Evidence
 from dphyper.studies.command import run_command
 from dphyper.studies.probe import LOSS_RECORDS, load_probe, load_rows, mean_loss, save_rows
 
-FIT = {"fit_steps": 100, "fit_batch_size": 48}
+FIT: dict[str, Any] = {"fit_steps": 100, "fit_batch_size": 48}
 RELATIVE_RATE = 0.05  # the fits' step, relative to the root mean square of what is fitted
 
 
