@@ -25,5 +25,5 @@ def test_a_head_starts_at_zero_and_learns(kind: str) -> None:
 
 
 def test_an_unknown_head_is_refused() -> None:
-    with pytest.raises(UserError, match="options.head = 'cubic': expected one of linear, basis, layers"):
+    with pytest.raises(UserError, match=r"options\.head = 'cubic': expected one of linear, basis, layers"):
         new_head("cubic", 8, SHAPES, 3)

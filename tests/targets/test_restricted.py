@@ -73,5 +73,5 @@ def test_what_the_target_does_not_have_is_refused(
 
 
 def test_a_layer_of_few_inputs_has_a_lora_of_their_number() -> None:
-    assert [columns for _, columns in make_target(12).layer_shapes][0] == 9  # conv_in sees one channel of 3×3
+    assert make_target(12).layer_shapes[0] == (16, 9)  # conv_in sees one channel of 3×3
     assert {"attention", "time", "convolutions", "resampling", "ends"} == set(LORA_MODULES)

@@ -41,6 +41,12 @@ def power_average(averaged: Tensor, current: Tensor, num_averaged: Tensor | int)
     return moved
 
 
+def mirror_some(x: Tensor) -> Tensor:
+    """Each of the (b, ..., W) records with its last axis reversed, or not, by chance."""
+    mirrored_b = torch.rand(len(x), device=x.device) < 0.5
+    return torch.where(mirrored_b.view(-1, *[1] * (x.dim() - 1)), x.flip(-1), x)
+
+
 class Pretraining(lightning.LightningModule):
     """Ordinary training of a base model.
 
@@ -62,10 +68,7 @@ class Pretraining(lightning.LightningModule):
         """Mean loss of the query records."""
         data: PublicTasks = self.trainer.datamodule  # type: ignore[attr-defined]
         x = data.records[batch.query_TQ.flatten().cpu()].to(self.device)
-        if self.flips:
-            mirrored_b = torch.rand(len(x), device=x.device) < 0.5
-            x = torch.where(mirrored_b.view(-1, *[1] * (x.dim() - 1)), x.flip(-1), x)
-        loss: Tensor = self.base.loss(x)
+        loss: Tensor = self.base.loss(mirror_some(x) if self.flips else x)
         self.log("base/loss", loss)
         return loss
 

@@ -38,6 +38,8 @@ from dphyper.targets.target import BaseModel, Target
 # since a longer training begins as a shorter one.
 _OTHERWISE = ("rank", "layers", "sampling_steps", "train_steps")
 SECONDS = "seconds.json"
+# Base models that come with the package, each in a folder of the name of its key.
+SHIPPED = Path(__file__).with_name("shipped")
 
 
 class PublicWork:
@@ -50,6 +52,7 @@ class PublicWork:
     Attributes:
         device: Where models live.
         collection: `DataSpec` to its collection, which is loaded once.
+        base_folder: `DataSpec` and `BaseSpec` to the folder of the public model, which is trained where it is missing.
     """
 
     def __init__(self, performance: Performance, tracking: Tracking) -> None:
@@ -61,7 +64,7 @@ class PublicWork:
         self.collection: Callable[[DataSpec], Collection] = functools.cache(
             lambda spec: DATASETS[spec.scheme].load(spec)
         )
-        self._folder = functools.cache(self._base_folder)
+        self.base_folder = functools.cache(self._base_folder)
         self._records: dict[tuple[DataSpec, BaseSpec], PublicRecords] = {}
 
     def base_key(self, data: DataSpec, spec: BaseSpec) -> str:
@@ -104,14 +107,14 @@ class PublicWork:
 
     def target(self, cell: Cell) -> Target:
         """The trained public model of a cell with the adapter around it."""
-        folder = self._folder(cell.data, cell.base)
+        folder = self.base_folder(cell.data, cell.base)
         kind = TARGETS[cell.base.kind]
         base = kind.load(folder, image_size=cell.data.image_size, channels=cell.data.channels)
         return base.to(self.device).target(cell.base)
 
     def method(self, cell: Cell) -> tuple[Method, float]:
         """The method with its public phase done, and the seconds that phase took when it was trained."""
-        folder = self._folder(cell.data, cell.base)
+        folder = self.base_folder(cell.data, cell.base)
         base = TARGETS[cell.base.kind].load(folder, image_size=cell.data.image_size, channels=cell.data.channels)
         method = self.untrained_method(cell, base)
         if method.reads_public:
@@ -153,6 +156,9 @@ class PublicWork:
     def _base_folder(self, data: DataSpec, spec: BaseSpec) -> Path:
         if spec.pretrained:
             return Path(spec.pretrained)
+        key = self.base_key(data, spec)
+        if (shipped := SHIPPED / key).is_dir():
+            return shipped
 
         def make(result: Path, unfinished: Path) -> None:
             base = self.untrained_base(Cell(data=data, base=spec))
@@ -176,7 +182,7 @@ class PublicWork:
             average.save(result)
             write_json(result / SECONDS, {"seconds": seconds})
 
-        return self._cache.entry("base", self.base_key(data, spec), make)
+        return self._cache.entry("base", key, make)
 
     def _phase_key(self, cell: Cell, method: Method) -> str:
         read = dataclasses.fields(method.phase_options) if method.phase_options else None

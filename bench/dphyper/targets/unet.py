@@ -6,6 +6,7 @@ The base model is trained from scratch on public images, or read from a diffuser
 Shapes: C H W image channels, height, width; images are float32 in [-1, 1].
 """
 
+import copy
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -69,7 +70,7 @@ class UNetBase(BaseModel):
                 "or a folder written by UNet2DModel.save_pretrained"
             )
         try:
-            unet = UNet2DModel.from_pretrained(inner, local_files_only=True)
+            unet = UNet2DModel.from_pretrained(inner, local_files_only=True).float()
             bare = not (folder / "scheduler").is_dir()
             scheduler = new_scheduler() if bare else DDPMScheduler.from_pretrained(folder, subfolder="scheduler")
         except (OSError, ValueError) as error:
@@ -86,8 +87,8 @@ class UNetBase(BaseModel):
         return cls(unet, scheduler)
 
     def save(self, folder: Path) -> None:
-        """Write ``unet/`` and ``scheduler/``, which diffusers reads too."""
-        self.unet.save_pretrained(folder / "unet")
+        """Write ``unet/``, in half precision, and ``scheduler/``, which diffusers reads too."""
+        copy.deepcopy(self.unet).half().save_pretrained(folder / "unet")
         self.scheduler.save_pretrained(folder / "scheduler")
 
     def encode(self, records: NDArray[Any]) -> Tensor:
