@@ -27,6 +27,7 @@ from dphyper.privacy.private_data import PrivateData
 DEALT_BY_POSITION = {
     *("dp_sgd", "dp_sgd_tuned", "pda_dpmd", "adadps", "dope_sgd", "dpagg", "privimage", "dp_feta", "nonprivate_lora"),
     *("pdp_sgd", "gep", "b_gep", "rgp", "pazo", "pe_sgd", "subspace_dp_sgd", "subspace_one_shot", "nonprivate_full"),
+    "hypernetwork_then_dp_sgd",
 }
 method, images = contract.tiny_method, contract.tiny_records
 subject = cache(contract.Subject)

@@ -7,6 +7,7 @@ it stand the hash of each file and where it comes from.
 
 import importlib.metadata
 import shutil
+from pathlib import Path
 
 from dphyper.bench.provenance import provenance
 from dphyper.bench.public_work import SHIPPED, PublicWork
@@ -25,7 +26,7 @@ def main(sweep: str) -> None:
         sweep: Sweep file.
     """
     plan, cells = read_sweep(sweep)
-    work = PublicWork(plan.performance, Tracking("off", plan.store_path, plan.name))
+    work = PublicWork(plan.performance, Tracking("off", Path(plan.store_path), plan.name))
     data, base = cells[0].data, cells[0].base
     collection = work.collection(data)
     place = SHIPPED / work.base_key(data, base)
