@@ -23,19 +23,19 @@ test: $(VENV)/.installed
 # per-example gradients and adaptation cost.
 measure: $(VENV)/.installed
 	for name in tune_dp_sgd tune gap nested; do \
-		$(BIN)/dphyper sweep run sweeps/$$name.yaml && $(BIN)/dphyper report --store runs/$$name || exit; done
+		$(BIN)/dphyper sweep run sweeps/small_target/$$name.yaml && $(BIN)/dphyper report --store runs/$$name || exit; done
 	$(BIN)/python -m dphyper.studies.accounting_cost --store runs/tune_dp_sgd
 	$(BIN)/python -m dphyper.studies.gradient_cost
-	$(BIN)/python -m dphyper.studies.adaptation_cost sweeps/hypernetwork.yaml --out docs/results/cost/adaptation.csv
-	$(BIN)/python -m dphyper.studies.limits sweeps/gap.yaml --out docs/results/gap/limits.csv
-	$(BIN)/python -m dphyper.studies.edge sweeps/gap.yaml --out docs/results/gap/edge.csv
+	$(BIN)/python -m dphyper.studies.adaptation_cost sweeps/small_target/hypernetwork.yaml --out docs/results/cost/adaptation.csv
+	$(BIN)/python -m dphyper.studies.limits sweeps/small_target/gap.yaml --out docs/results/small_target/gap/limits.csv
+	$(BIN)/python -m dphyper.studies.edge sweeps/small_target/gap.yaml --out docs/results/small_target/gap/edge.csv
 
 # Every method on two collections (the second wants CIFAR-10 in data/cifar10), the hypernetwork along its axes, and from
 # near to far and over the number of public tasks (which want three archives in data/): many hours on two cores. Resumes
 # where it stopped.
 compare: $(VENV)/.installed
 	for name in compare compare_cifar10 hypernetwork embedding_dim icons public_tasks; do \
-		$(BIN)/dphyper sweep run sweeps/$$name.yaml && $(BIN)/dphyper report --store runs/$$name || exit; done
+		$(BIN)/dphyper sweep run sweeps/small_target/$$name.yaml && $(BIN)/dphyper report --store runs/$$name || exit; done
 
 # Known bugs, each with the guard that catches it; the last bits of the former and the present release; every method's
 # releases; then whole runs with and without one canary, sound and with planted faults, which resume where they stopped.

@@ -7,7 +7,7 @@ of Dockhorn et al. 2023. All of that is `dphyper.methods.descent` with the guide
 
 Each record draws its own times and noises from a secret generator. If records shared draws, or a published seed gave
 them away, a record would show in what others contribute. The defaults were chosen on tuning tasks, not by this method
-(``sweeps/tune_dp_sgd.yaml``, ``docs/results/tune_dp_sgd``).
+(``sweeps/small_target/tune_dp_sgd.yaml``, ``docs/results/small_target/tune_dp_sgd``).
 """
 
 from dphyper.bench.method import About

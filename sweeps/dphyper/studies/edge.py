@@ -1,4 +1,4 @@
-"""Where the hypernetwork would begin to do harm: ``python -m dphyper.studies.edge sweeps/gap.yaml``.
+"""Where the hypernetwork would begin to do harm: ``python -m dphyper.studies.edge sweeps/small_target/gap.yaml``.
 
 The images of the tuning families are moved away from the public tasks step by step: blurred, flattened, sheared, made
 noisy, thicker, thinner, inverted, enlarged. For each change it records the embedding's distance from the public tasks,

@@ -1,4 +1,4 @@
-"""What keeps the hypernetwork from the best LoRA: ``python -m dphyper.studies.limits sweeps/gap.yaml``.
+"""What keeps the hypernetwork from the best LoRA: ``python -m dphyper.studies.limits sweeps/small_target/gap.yaml``.
 
 On each tuning task, the network's own answer stands beside three fits to two thirds of the task's records. Each fit
 begins at that answer and is free in one place: the mean embedding, the input of the linear head, or the parameters
