@@ -117,11 +117,11 @@ class BaseSpec:
     pretrained: str = ""
     block_out_channels: tuple[int, ...] = (32, 64, 64)
     layers_per_block: int = 1
-    train_steps: int = 1500
+    train_steps: int = 4000
     batch_size: int = 64
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     flips: bool = False
-    rank: int = 4
+    rank: int = 16
     layers: tuple[str, ...] = ("attention", "time", "convolutions")
     sampling_steps: int = 20
     seed: int = 0

@@ -14,11 +14,9 @@ from dphyper.targets.target import Target
 
 @dataclass(frozen=True, kw_only=True)
 class NonprivateFullOptions(NonprivateOptions):
-    """`NonprivateOptions`, with fewer and smaller steps: so many weights soon memorise few records."""
+    """`NonprivateOptions`, with smaller steps: so many weights soon memorise few records."""
 
-    steps: int = 30
-    sampling_prob: float = 0.25
-    learning_rate: float = 3e-4
+    learning_rate: float = 5e-4
 
 
 class NonprivateFull(NonprivateLoRA):

@@ -18,8 +18,8 @@ from dphyper.privacy.mechanisms import PoissonGradientSteps
 class NonprivateOptions(RateOptions):
     """`RateOptions`, with defaults for training without noise."""
 
-    steps: int = 150
-    sampling_prob: float = 0.5
+    steps: int = 400
+    sampling_prob: float = 0.25
     l2_clip_norm: float = math.inf
     multiplicity: int = 1
     learning_rate: float = 0.01
