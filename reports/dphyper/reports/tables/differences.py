@@ -6,7 +6,7 @@ from dphyper.metrics.metric import HEADLINE
 from dphyper.reports.differences import differences
 from dphyper.reports.measures import direction, in_units, metric_title
 from dphyper.reports.sections import DOUBT, Section
-from dphyper.reports.style import budget, mark, number_format, records
+from dphyper.reports.style import budget, mark, number_format, records, seed_counts
 from dphyper.reports.table import ReportTable, Table, conditions
 
 
@@ -42,7 +42,7 @@ class Differences(ReportTable):
                     mark(form.interval(row.difference, row.half), row.doubted) if row.seeds else "–"
                     for row in records(shown)
                 ],
-                "Seeds": shown["seeds"].astype(str).to_list(),
+                "Seeds": seed_counts(shown.reset_index(), ["index"]).to_list(),
                 "Verdict": shown["verdict"].to_list(),
             },
             index=index,
@@ -53,8 +53,8 @@ class Differences(ReportTable):
         return Table(
             cells=cells,
             caption=(
-                f"{' and '.join(shown['series'].unique())} minus other methods, paired by seed: mean ± half of the 95% "
-                f"Student-t interval{in_units(HEADLINE)}; {side} 0 the hypernetwork is better. "
+                f"{' and '.join(shown['series'].unique())} minus other methods, paired by training and draw: mean "
+                f"± half of the 95% Student-t interval{in_units(HEADLINE)}; {side} 0 the hypernetwork is better. "
                 "Better and worse: the interval excludes 0, with no correction for many comparisons."
                 f"{aside} {conditions(section)}"
             ),
