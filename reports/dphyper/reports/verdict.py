@@ -49,7 +49,7 @@ def verdict(section: Section) -> list[Paragraph]:
     if private.empty:
         in_short.append(Line("missing", "The hypernetwork has no finished row on a private task."))
     else:
-        in_short += [*_in_short(private), *_way_to_real(section)]
+        in_short += [*_way_to_real(section), *_in_short(private)]
         paragraphs.append(Paragraph("Where the hypernetwork loses", _losses(section, private)))
         paragraphs.append(Paragraph("Task by task", _by_task(section, private)))
     checks = (_ordering, _trend, _flatness, _limits, _public_phases)
