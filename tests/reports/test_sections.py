@@ -86,7 +86,7 @@ def in_trainings(store: Store, hashes: dict[int, str], **changes: Any) -> None:
 
 def test_trainings_of_one_base_model_stand_side_by_side_and_are_a_factor_of_the_interval(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    in_trainings(store, {0: "a", 1: "b", 2: "c"})
+    in_trainings(store, {0: "a", 1: "b", 2: "c"}, rank=4)
     in_trainings(store, {0: "a", 3: "d"}, rank=1)  # the same model under another LoRA, and a further training of it
     section = only(store)
     assert section.key["base"] == "a"
