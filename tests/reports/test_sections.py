@@ -162,10 +162,10 @@ def test_the_mean_of_the_others_stands_beside_the_mean_of_all(tmp_path: Path) ->
     points = aggregate(section.values.query("role == 'method' and split == 'private'"))
     means = points.query("metric == 'frechet'").set_index("task")["mean"]
     assert (means[ALL], means[OTHERS]) == (10.0, 15.0)
-    assert section.title("private", OTHERS) == "Mean of the 2 private tasks that are not development"
+    assert section.title("private", OTHERS) == "Mean of the other 2 private tasks"
     table = Main.make(section, "private")
     assert [*dict.fromkeys(table.cells.index.get_level_values("Task"))] == [
-        "Mean of 3 private tasks, 1 of them development", "Mean of the 2 private tasks that are not development",
+        "Mean of 3 private tasks, 1 of them development", "Mean of the other 2 private tasks",
     ]  # fmt: skip
     change(store, "task == 'leaf'", development=True)
     assert only(store).means("private") == [ALL], "the mean of one task is that task"

@@ -101,7 +101,7 @@ class Section:
             count = len(own & {*tasks})
             return f"Mean of {len(tasks)} {split} tasks" + f", {count} of them development" * bool(count)
         if task == OTHERS:
-            return f"Mean of the {len({*tasks} - own)} {split} tasks that are not development"
+            return f"Mean of the other {len({*tasks} - own)} {split} tasks"
         return task + " (development)" * (task in own)
 
     @property

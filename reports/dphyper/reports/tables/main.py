@@ -29,7 +29,7 @@ class Main(ReportTable):
     @classmethod
     def title_of(cls, section: Section, split: str) -> str:
         """Which tasks it is the mean of."""
-        return section.title(split, section.tasks_with_mean(split)[0])
+        return "; ".join(section.title(split, task) for task in section.means(split) or section.tasks(split))
 
 
 def methods_against_epsilon(section: Section, split: str, tasks: list[str]) -> Table:

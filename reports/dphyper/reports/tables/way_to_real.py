@@ -43,18 +43,22 @@ class WayToReal(ReportTable):
         # What knows no ε has one row.
         constant = shown["role"] != "method"
         shown = shown[~(constant & shown.duplicated([key for key in keys if key != "epsilon"]))]
-        shown = shown.sort_values("task", key=lambda task: task.map(tasks.index), kind="stable")
+        shown["place"] = shown["task"].map(tasks.index)
+        shown = shown.sort_values(["place", "metric"], kind="stable").drop(columns="place")
+        measures = [metric_title(metric, section.extractor) for metric in shown["metric"]]
         columns = {
             "Task": [section.title(split, task) for task in shown["task"]],
-            "Measure": [metric_title(metric, section.extractor) for metric in shown["metric"]],
+            "Measure": measures,
             "Method": shown["series"],
             "Budget": ["no ε" if row.role != "method" else budget(row.epsilon) for row in records(shown)],
         }
+        if len({*measures}) == 1:
+            del columns["Measure"]  # the caption names it
         cells = pd.DataFrame(
             {
-                "Of the way to real": [mark(number(row.way, row.half, 2), row.doubted) for row in records(shown)],
-                "Its ceiling": [f"{value:.2f}" for value in shown["ceiling"]],
-                "Of the ceiling's gap": [number(row.closed, row.half_closed, 2) for row in records(shown)],
+                "Way to real": [mark(number(row.way, row.half, 2), row.doubted) for row in records(shown)],
+                "Ceiling": [f"{value:.2f}" for value in shown["ceiling"]],
+                "Ceiling's gap": [number(row.closed, row.half_closed, 2) for row in records(shown)],
                 "Seeds": seed_counts(shown.reset_index(), ["index"]).to_list(),
             },
             index=pd.MultiIndex.from_frame(pd.DataFrame(columns)),
@@ -62,12 +66,12 @@ class WayToReal(ReportTable):
         return Table(
             cells=cells,
             caption=(
-                "Share of the way from the public model to real images: (public only − method) / (public only − real "
-                "versus real); 1 is as good as real images, 0 as good as the public model. Mean ± half of the 95% "
-                "Student-t interval of the ratio, paired by training and draw; n/a: one seed, no interval. Its "
-                "ceiling: the share of the best method without privacy. Of the ceiling's gap: the share of the way to "
-                "the non-private LoRA, from the better of public only and public mean, which grows as that ceiling "
-                f"gets worse.{legend(shown)} {conditions(section)}"
+                f"{' and '.join(dict.fromkeys(measures))}: share of the way from the public model to real images, (public "
+                "only − method) / (public only − real versus real); 1 is as good as real images, 0 as good as the public "
+                "model. Mean ± half of the 95% Student-t interval of the ratio, paired by training and draw; n/a: one "
+                "seed, no interval. Ceiling: the share of the best method without privacy. Ceiling's gap: the share of "
+                "the way to the non-private LoRA, from the better of public only and public mean, which grows as that "
+                f"ceiling gets worse.{legend(shown)} {conditions(section)}"
             ),
             long=True,
             numbers=shown,
