@@ -24,7 +24,7 @@ LATEX = str.maketrans(
     {
         "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
         "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"\textpm{}", "†": r"\textdagger{}",
-        "‡": r"\textdaggerdbl{}", "−": "$-$",
+        "‡": r"\textdaggerdbl{}", "−": "$-$", "×": r"$\times$", "√": r"$\surd$",
         "ε": r"$\varepsilon$", "δ": r"$\delta$", "σ": r"$\sigma$", "∞": r"$\infty$",
     }
 )  # fmt: skip
