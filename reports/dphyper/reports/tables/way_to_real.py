@@ -68,10 +68,10 @@ class WayToReal(ReportTable):
             caption=(
                 f"{' and '.join(dict.fromkeys(measures))}: share of the way from the public model to real images, "
                 "(public only − method) / (public only − real versus real); 1 is as good as real images, 0 as good as "
-                "the public model. Mean ± half of the 95% Student-t interval of the ratio, paired by training and draw; "
-                "n/a: one seed, no interval. Ceiling: the share of the best method without privacy. Ceiling's gap: the "
-                "share of the way to the non-private LoRA, from the better of public only and public mean, which grows "
-                f"as that ceiling gets worse.{legend(shown)} {conditions(section)}"
+                "the public model. Mean ± half of the 95% Student-t interval of the ratio, paired by training and "
+                "draw; n/a: one seed, no interval. Ceiling: the share of the best method without privacy. Ceiling's "
+                "gap: the share of the way to the non-private LoRA, from the better of public only and public mean, "
+                f"which grows as that ceiling gets worse.{legend(shown)} {conditions(section)}"
             ),
             long=True,
             numbers=shown,
