@@ -9,6 +9,8 @@ Where c is not better than z there is no gap and no number. Of several tasks the
 the mean of their shares.
 """
 
+from functools import lru_cache
+
 import pandas as pd
 
 from dphyper.reports.aggregate import beside, best_series, crossed
@@ -47,6 +49,7 @@ class GapClosed(ReportTable):
         )
 
 
+@lru_cache(maxsize=1)  # two tables ask for it, one of them for each split; they change no frame
 def gap_closed(section: Section) -> pd.DataFrame:
     """The share of each method.
 
