@@ -113,6 +113,14 @@ def test_a_row_without_a_claim_keeps_its_numbers_alone(store: Store, tmp_path: P
     assert left["statistics of private records, in rows that support no claim"] == 1
 
 
+@pytest.mark.parametrize("metric", ["nearest_private", "of_a_package_that_is_not_installed"])
+def test_a_metric_that_reads_private_records_stays_at_home(store: Store, tmp_path: Path, metric: str) -> None:
+    cell, out = add(store, "nonprivate_lora", private=False, metrics={"frechet": 5.0, metric: 3.0}), tmp_path / "out"
+    _, left = publish(store, out)
+    assert Store(out).row(cell)["metrics"] == {"frechet": 5.0}
+    assert left["statistics of private records, in rows that support no claim"] == 2
+
+
 def test_tuning_tasks_are_public(store: Store, tmp_path: Path) -> None:
     cell, out = add(store, "nonprivate_lora", private=False, split="tuning", harness="0.1.0"), tmp_path / "out"
     publish(store, out)

@@ -13,6 +13,7 @@ from dphyper.bench.catalog import METHODS
 from dphyper.bench.runner import Runner
 from dphyper.bench.store import Store
 from dphyper.bench.tracking import Tracking
+from dphyper.metrics.metric import METRICS
 from dphyper.sweeps.plan import read_sweep
 
 SweepFile = Callable[..., Path]
@@ -93,3 +94,16 @@ def test_a_private_method_without_a_budget_claims_nothing(sweep_file: SweepFile,
     rows = rows_of(sweep_file(cell=cell, grid=[{"method": ["dp_sgd", "public_only"]}])).set_index("method")
     assert rows["private"].to_dict() == {"dp_sgd": False, "public_only": True}
     assert rows["statement"]["dp_sgd"].startswith("No privacy guarantee: private records were used without noise")
+
+
+@pytest.mark.parametrize(
+    ("task", "method", "looked"),
+    [("8", "public_only", False), (TUNING, "public_only", True), ("8", "nonprivate_lora", True)],
+)
+def test_private_records_are_compared_with_only_where_nothing_is_to_be_kept(
+    sweep_file: SweepFile, task: str, method: str, looked: bool
+) -> None:
+    cell = {"task": task, "reproducible_noise": False}
+    metrics = {name for name in rows_of(sweep_file(grid=[{"method": [method]}], cell=cell)) if name in METRICS}
+    assert ({"nearest_private", "nearest_heldout"} <= metrics) is looked
+    assert "frechet" in metrics

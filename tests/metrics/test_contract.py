@@ -24,6 +24,7 @@ def evidence(shift: float = 0.0, kind: type[np.floating] = np.float64) -> Eviden
         reference=rng.integers(0, 256, (80, 8, 8, 1), np.uint8),
         generated_features=(rng.standard_normal((60, 6)) + shift).astype(kind),
         reference_features=rng.standard_normal((80, 6)).astype(kind),
+        private_features=np.random.default_rng(1).standard_normal((40, 6)).astype(kind),
         reference_losses=(rng.uniform(0.1, 0.2, 80) + shift).astype(kind),
     )
 

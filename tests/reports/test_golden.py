@@ -25,7 +25,8 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 def test_every_table_is_there(tables: dict[str, str]) -> None:
     assert set(tables) == set(FIRST_ROWS)
-    assert {stem.removeprefix("private_") for stem in tables} == set(TABLES)
+    # Rows of a former schema do not have the metrics of the table of memorising.
+    assert {stem.removeprefix("private_") for stem in tables} == set(TABLES) - {"memorisation"}
 
 
 @pytest.mark.parametrize("stem", sorted(FIRST_ROWS))

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scipy import stats
@@ -9,8 +10,12 @@ from toy_store import PRIVATE, add, change, only, point
 
 from dphyper.bench.store import Store
 from dphyper.core.specs import BaseSpec, Cell
-from dphyper.reports.aggregate import aggregate
-from dphyper.reports.sections import ALL, Section, load, sections
+from dphyper.reports.aggregate import aggregate, crossed
+from dphyper.reports.differences import differences
+from dphyper.reports.sections import ALL, OTHERS, Section, load, sections
+from dphyper.reports.table import conditions
+from dphyper.reports.tables.differences import Differences
+from dphyper.reports.tables.main import Main
 
 
 def test_the_mean_over_tasks_is_taken_inside_each_seed_first(tmp_path: Path) -> None:
@@ -72,6 +77,56 @@ def test_loras_of_two_ranks_are_two_series_and_samplers_two_sections(tmp_path: P
     assert [len(section.rows) for section in sections(load(store))] == [2, 1]
 
 
+def in_trainings(store: Store, hashes: dict[int, str], **changes: Any) -> None:
+    for training, model in hashes.items():
+        for seed in range(2):
+            cell = Cell(task="kettle", base=BaseSpec(seed=training, **changes), seed=seed)
+            add(store, cell, "private", 10.0 * training + seed, base_hash=model)
+
+
+def test_trainings_of_one_base_model_stand_side_by_side_and_are_a_factor_of_the_interval(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    in_trainings(store, {0: "a", 1: "b", 2: "c"}, rank=4)
+    in_trainings(store, {0: "a", 3: "d"}, rank=1)  # the same model under another LoRA, and a further training of it
+    section = only(store)
+    assert section.key["base"] == "a"
+    row = point(aggregate(section.values), metric="frechet", task="kettle", variant="rank=4")
+    values = [10.0 * training + seed for training in range(3) for seed in range(2)]
+    expected = crossed([(training, seed) for training in range(3) for seed in range(2)], values)
+    assert (row["mean"], row["half"], row["trainings"], row["seeds"]) == (10.5, pytest.approx(expected.half), 3, 2)
+    real = section.values.query("method == 'real_versus_real' and task == 'kettle' and metric == 'frechet'")
+    assert len(real) == 8, "real images have their number in every training, to be paired with"
+    assert "over trainings and draws, crossed" in conditions(section)
+
+
+def test_trainings_of_other_models_do_not(tmp_path: Path) -> None:
+    wider = Store(tmp_path / "wider")
+    in_trainings(wider, {0: "a", 1: "b"})
+    in_trainings(wider, {0: "c", 1: "d"}, train_steps=9)
+    assert [section.key["base"] for section in sections(load(wider))] == ["a", "c"]
+    # Two models of one seed are two versions: nobody knows to which of them the other training belongs.
+    store = Store(tmp_path / "version")
+    in_trainings(store, {0: "a", 1: "b"})
+    add(store, Cell(task="chair", seed=5), "private", 1.0, base_hash="other")
+    assert [section.key["base"] for section in sections(load(store))] == ["a", "b", "other"]
+    assert "over draws alone, of one training" in conditions(next(sections(load(store))))
+
+
+def test_differences_are_paired_by_training_and_draw(tmp_path: Path) -> None:
+    """Each training moves all methods together, by more than they differ."""
+    store = Store(tmp_path)
+    for training, level in enumerate((10.0, 90.0, 40.0)):
+        for seed in range(3):
+            for method, own in {"hypernetwork": 0.0, "dp_sgd": 3.0 + 0.1 * seed - 0.05 * training}.items():
+                cell = Cell(task="kettle", method=method, base=BaseSpec(seed=training), seed=seed, embedding_dim=8)
+                add(store, cell, "private", level + own, base_hash=f"model of {training}")
+    row = point(differences(only(store)), metric="frechet", task="kettle", rival_method="dp_sgd")
+    assert (row["verdict"], row["trainings"], row["seeds"]) == ("better", 3, 3)
+    assert row["difference"] == pytest.approx(-3.05)
+    assert row["half"] < 0.4
+    assert "| 3 × 3 | better |" in Differences.make(only(store), "private").to_markdown()
+
+
 @pytest.mark.parametrize("field", ["protocol", "relation", "base_hash", "delta", "n"])
 def test_rows_that_cannot_be_compared_are_in_different_sections(tmp_path: Path, field: str) -> None:
     store = Store(tmp_path)
@@ -94,6 +149,26 @@ def test_development_families_are_marked(tmp_path: Path) -> None:
     assert section.title("private", "dark_umbrella") == "dark_umbrella"
     assert section.title("private", ALL) == "Mean of 2 private tasks, 1 of them development"
     assert section.title("tuning", "chair") == "chair"
+
+
+def test_the_mean_of_the_others_stands_beside_the_mean_of_all(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for level, task in enumerate(("kettle", "leaf", "dark_umbrella")):
+        add(store, Cell(task=task), "private", 10.0 * level, development=task == "kettle")
+        add(store, Cell(task=f"{task} for tuning"), "tuning", 1.0)
+    section = only(store)
+    assert section.means("private") == [ALL, OTHERS]
+    assert section.means("tuning") == [ALL]
+    points = aggregate(section.values.query("role == 'method' and split == 'private'"))
+    means = points.query("metric == 'frechet'").set_index("task")["mean"]
+    assert (means[ALL], means[OTHERS]) == (10.0, 15.0)
+    assert section.title("private", OTHERS) == "Mean of the other 2 private tasks"
+    table = Main.make(section, "private")
+    assert [*dict.fromkeys(table.cells.index.get_level_values("Task"))] == [
+        "Mean of 3 private tasks, 1 of them development", "Mean of the other 2 private tasks",
+    ]  # fmt: skip
+    change(store, "task == 'leaf'", development=True)
+    assert only(store).means("private") == [ALL], "the mean of one task is that task"
 
 
 def test_k_is_the_highest_on_tuning_tasks_where_more_is_better(tmp_path: Path, rising_headline: None) -> None:

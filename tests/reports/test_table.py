@@ -51,7 +51,7 @@ def test_markdown_has_one_line_for_each_method(section: Section) -> None:
 
 
 def test_tables_follow_their_order_split_by_split_and_those_of_the_section_come_last() -> None:
-    own = ["main", "tasks", "differences", "embedding_dims"]
+    own = ["main", "tasks", "way_to_real", "differences", "embedding_dims", "memorisation"]
     expected = [
         *((name, split) for split in ("private", "tuning") for name in own),
         *((name, "") for name in ("noise_draws", "gains", "gap_closed", "cost")),

@@ -42,7 +42,7 @@ def test_missing_rows_are_named(tmp_path: Path) -> None:
         add(store, Cell(task="kettle", seed=seed), "private", 10.0 + seed)
     assert told(only(store), "In short").count("not run in 1") == 3
     assert "no finished row on a tuning task" in told(only(store), "Does the hypernetwork learn?")
-    assert "no seed of nonprivate_lora" in told(only(store), "Sanity")
+    assert "no training and draw of nonprivate_lora" in told(only(store), "Sanity")
 
 
 def test_sanity_flags_overspending_and_the_impossible(tmp_path: Path, section: Section) -> None:
@@ -59,14 +59,14 @@ def test_sanity_flags_overspending_and_the_impossible(tmp_path: Path, section: S
     assert "good: No method is shown below real versus real" in biased
 
 
-def test_sanity_tells_trainings_of_a_public_phase_apart(tmp_path: Path) -> None:
+def test_sanity_tells_runs_of_a_public_phase_apart(tmp_path: Path) -> None:
     store = Store(tmp_path)
     for seed, seconds in enumerate((12.5, 12.5, 13.5)):
         if seed == 2:
-            assert "trainings" not in told(only(store), "Sanity")
+            assert "its public phase" not in told(only(store), "Sanity")
         add(store, Cell(task="kettle", seed=seed, embedding_dim=8), "private", 9.0 + seed, seconds_public=seconds)
     assert "open: The cells of Hypernetwork, k = 8" in told(only(store), "Sanity")
-    assert "from 2 trainings of its public phase" in told(only(store), "Sanity")
+    assert "from 2 runs of its public phase" in told(only(store), "Sanity")
 
 
 def test_where_more_is_better_the_higher_one_wins(tmp_path: Path, rising_headline: None) -> None:

@@ -20,6 +20,7 @@ from dphyper.bench.store import Store
 from dphyper.core.errors import UserError
 from dphyper.core.files import write_json
 from dphyper.core.labels import doubt
+from dphyper.metrics.metric import METRICS
 
 _COPIED = ("cell.json", "samples.png", "theta.safetensors")
 _RELEASED = ("samples.npz", "samples.png", "theta.safetensors")
@@ -118,9 +119,13 @@ def _row(row: Mapping[str, Any], ledger: Mapping[str, Any], covered: bool) -> tu
     left: Counter[str] = Counter()
     drop: set[str] = set()
     if not covered:
-        # Functions of what was released: without noise, statistics of private records.
+        # Functions of what was released: without noise, statistics of private records. Some metrics read them directly.
         drop.add("diagnostics")
-        left["statistics of private records, in rows that support no claim"] += len(row.get("diagnostics", {}))
+        metrics = row.get("metrics", {})
+        known = {name for name in metrics if name in METRICS and "private_features" not in METRICS[name].needs}
+        row = {**row, "metrics": {name: metrics[name] for name in metrics if name in known}} if metrics else row
+        count = len(row.get("diagnostics", {})) + len(metrics) - len(known)
+        left["statistics of private records, in rows that support no claim"] += count
     if any(charge["mechanism"]["kind"] == "BestOfTrials" for charge in ledger.get("charges", [])):
         timed = {*_TIMES} & {*row}
         drop |= timed

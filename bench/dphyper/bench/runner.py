@@ -164,6 +164,7 @@ class Runner:
         method, seconds_public = self.public.method(cell)
         released = release(cell, method, draw, folder)
         ledger, theta = released.ledger, released.adaptation.theta
+        private = method.private and not cell.reproducible_noise and ledger.private
 
         begin = time.perf_counter()
         images = method.target.sample(theta, cell.protocol.num_images, generator(cell.seed, "sampling"))
@@ -181,6 +182,8 @@ class Runner:
             reference=draw.reference,
             generated_features=evaluator.features(images),
             reference_features=reference,
+            # The row of a private method is published: it must hold no function of private records but the release.
+            private_features=evaluator.features(draw.records) if tuning or not private else None,
             reference_losses=_losses(method, theta, draw.reference, cell.seed),
         )
         metrics = evaluator.judge(evidence)
@@ -189,7 +192,7 @@ class Runner:
         seconds = {"seconds_adapt": released.seconds, "seconds_evaluate": time.perf_counter() - begin}
         public = f"the public {'' if tuning else 'and tuning '}tasks of {collection.name}"
         return {
-            "private": method.private and not cell.reproducible_noise and ledger.private,
+            "private": private,
             "epsilon_spent": ledger.spent(),
             "metrics": metrics,
             "real_metrics": real_metrics,

@@ -7,6 +7,7 @@ makes two numbers incomparable.
 import dataclasses
 import importlib.metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,17 +47,22 @@ class Evaluator:
             }
         )
 
-    def features(self, images: NDArray[np.uint8]) -> Features:
+    def features(self, images: NDArray[Any]) -> Features:
         """As `Extractor.features`."""
         return self._extractor.features(images)
 
     def judge(self, given: Evidence) -> dict[str, float]:
-        """Every registered metric on the evidence.
+        """Every registered metric on the evidence; without private features, those that need none.
 
         Raises:
             UserError: Features have different widths, or are not finite.
         """
-        return {name: METRICS[name].compute(given) for name in METRICS}
+        closed = given.private_features is None
+        return {
+            name: METRICS[name].compute(given)
+            for name in METRICS
+            if not (closed and "private_features" in METRICS[name].needs)
+        }
 
     def judge_real(self, reference_features: Features, *, seed: int) -> tuple[dict[str, float], int]:
         """Judge some of the reference by the rest of it, as if a perfect generator had drawn them.

@@ -18,7 +18,7 @@ from dphyper.core.registry import Registry
 
 Features = NDArray[Any]
 """Float array (N, d): one row for each record."""
-Need = Literal["records", "features", "losses"]
+Need = Literal["records", "features", "private_features", "losses"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,6 +30,8 @@ class Evidence:
         reference: (M, H, W, C) held-out records of the same family.
         generated_features: (N, d) by the protocol's extractor.
         reference_features: (M, d) by the protocol's extractor.
+        private_features: (n, d) of the private records, by the protocol's extractor. No noise covers what is computed
+            of them: given for tuning tasks, whose records are public, and for methods without privacy, never else.
         reference_losses: (m,) the target's losses of reference records at the adapted parameters, at times and noises
             that are the same for all methods.
     """
@@ -38,6 +40,7 @@ class Evidence:
     reference: NDArray[Any] | None = None
     generated_features: Features | None = None
     reference_features: Features | None = None
+    private_features: Features | None = None
     reference_losses: NDArray[np.floating[Any]] | None = None
 
 

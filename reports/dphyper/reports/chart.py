@@ -94,4 +94,5 @@ def _traces(points: pd.DataFrame, places: dict[float, float], ends: tuple[float,
 def _hover(point: Any, decimals: int) -> str:
     where = "no ε" if point.role != "method" else budget(point.epsilon)
     value = mark(number(point.mean, point.half, decimals), point.doubted)
-    return f"{point.series}<br>{where}: {value}<br>seeds: {point.seeds}"
+    count = point.seeds if point.trainings == 1 else f"{point.trainings} × {point.seeds}"
+    return f"{point.series}<br>{where}: {value}<br>seeds: {count}"

@@ -3,6 +3,7 @@
 "Better" and "worse" mean that a 95% interval excludes 0, and "no difference shown" is no proof of equality.
 """
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -26,13 +27,14 @@ def verdict_on(gap: Interval, metric: str) -> str:
     >>> verdict_on(Interval(-3.0, float("nan"), 1), "frechet")
     'one seed, no interval'
     """
-    decided = {1: BETTER, 0: TIED, -1: WORSE}[direction(metric).sign * gap.sign]
-    return {0: NOT_RUN, 1: ONE_SEED}.get(gap.seeds, decided)
+    if math.isnan(gap.half):
+        return ONE_SEED if gap.seeds else NOT_RUN
+    return {1: BETTER, 0: TIED, -1: WORSE}[direction(metric).sign * gap.sign]
 
 
 @lru_cache(maxsize=1)  # the page, the verdict and a table ask for the same section in turn; they change no frame
 def differences(section: Section) -> pd.DataFrame:
-    """The hypernetwork minus each rival, paired by seed, at each finite ε.
+    """The hypernetwork minus each rival, paired by training and draw, at each finite ε.
 
     Rivals are `RIVALS` and every other private method of the section. A rival that was not run has its rows too, with
     the verdict `NOT_RUN`.
@@ -40,7 +42,8 @@ def differences(section: Section) -> pd.DataFrame:
     Returns:
         One row for each metric, place, series of the hypernetwork and series of a rival. Columns: ``metric``,
         ``split``, ``task``, ``epsilon``, ``series``, ``rival``, ``rival_method``, ``difference``, ``half``, ``seeds``
-        (that both have), ``low``, ``high``, ``verdict`` and ``doubted`` (of one of them).
+        and ``trainings`` (that both have), ``p`` (`Interval.p`), ``low``, ``high``, ``verdict`` and ``doubted`` (of one
+        of them).
     """
     values = add_names(at_every_epsilon(section))
     values = values[np.isfinite(values["epsilon"])]
@@ -57,6 +60,6 @@ def differences(section: Section) -> pd.DataFrame:
                 gap, doubted = paired_difference(mine, other), bool(mine["doubted"].any() or other["doubted"].any())
                 said = verdict_on(gap, key[0])
                 rows.append((*key, rival, method, *gap, gap.mean - gap.half, gap.mean + gap.half, said, doubted))
-    numbers = ["difference", "half", "seeds", "low", "high"]
+    numbers = ["difference", "half", "seeds", "trainings", "p", "low", "high"]
     names = [*place, "series", "rival", "rival_method", *numbers, "verdict", "doubted"]
     return pd.DataFrame(rows, columns=names).astype({"doubted": bool})

@@ -22,13 +22,14 @@ from dphyper.core.specs import content_hash
 from dphyper.metrics.metric import HEADLINE
 from dphyper.reports import figures
 from dphyper.reports.aggregate import aggregate
+from dphyper.reports.ceilings import warnings
 from dphyper.reports.chart import chart
 from dphyper.reports.differences import differences
 from dphyper.reports.measures import metric_label, metric_title
 from dphyper.reports.samples import strips
-from dphyper.reports.sections import Section, load, sections, support
+from dphyper.reports.sections import SEEDS, Section, load, sections, support
 from dphyper.reports.style import add_names, budget, count_range, epsilon, look, number_format
-from dphyper.reports.table import in_page_order
+from dphyper.reports.table import in_page_order, spread
 from dphyper.reports.verdict import verdict
 
 MEDIA_TYPES = {
@@ -93,6 +94,7 @@ def _section(store: Store, section: Section, out: Path) -> dict[str, Any]:
         "title": f"{key['collection']}, n = {key['n']}",
         "facts": _facts(section),
         "notes": _notes(section),
+        "warnings": warnings(section),
         "verdict": verdict(section),
         "chart": json.dumps(chart(section)).replace("<", "\\u003c"),
         "figures": _figures(section, folder),
@@ -116,6 +118,8 @@ def _facts(section: Section) -> list[tuple[str, str]]:
         ("Private records n", str(key["n"])),
         ("Tasks", f"{len(section.tasks('private'))} private, {len(section.tasks('tuning'))} tuning"),
         ("Seeds", str(rows["seed"].nunique())),
+        ("Trainings", str(rows["training"].nunique())),
+        ("Intervals", spread(section)),
         ("Images", f"{count_range(rows['num_images'])} against {count_range(rows['num_reference'])}"),
         ("Real versus real at", f"{count_range(rows['num_real'])} images"),
         ("Sampling steps", str(key["sampling_steps"])),
@@ -217,7 +221,7 @@ def _galleries(store: Store, section: Section, folder: Path) -> list[dict[str, A
 
 def _statements(section: Section) -> list[dict[str, Any]]:
     """Privacy statements of the private tasks, each text once for each method, with the ε it was made for."""
-    rows = add_names(section.rows[section.rows["statement"].notna()].sort_values("seed"))
+    rows = add_names(section.rows[section.rows["statement"].notna()].sort_values(SEEDS))
     return [
         {
             "series": series,

@@ -1,4 +1,4 @@
-"""Which generated images to show: for each task a few strips, from the stored grids of the first seed.
+"""Which generated images to show: for each task a few strips, from the stored grids of the first training and seed.
 
 It gives paths and reads no image. A sample whose file is missing is left out, and results choose nothing.
 """
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dphyper.bench.store import Store
-from dphyper.reports.sections import Section
+from dphyper.reports.sections import SEEDS, Section
 from dphyper.reports.style import add_names, budget, records
 
 
@@ -29,7 +29,7 @@ class Strip(NamedTuple):
 
 def strips(store: Store, section: Section, task: str) -> list[Strip]:
     """The strips of one task: references first, then one for each private method."""
-    rows = add_names(section.rows[section.rows["task"] == task].sort_values("seed"))
+    rows = add_names(section.rows[section.rows["task"] == task].sort_values(SEEDS))
     rows = rows.drop_duplicates(["series", "epsilon"])
     real = [store.directory(cell) / "reference.png" for cell in rows["cell"]]
     fixed = [Sample("Real images (reference)", path) for path in real if path.exists()][:1]

@@ -1,31 +1,38 @@
-"""From rows to sections: the rows that may stand side by side, and one value for each seed of them.
+"""From rows to sections: the rows that may stand side by side, and one value for each training and draw of them.
 
-Rows are compared only inside a `Section`: one collection, protocol, base model, sampler, n, relation and δ. Draws of
-the privacy noise are averaged inside their seed. The mean over tasks is taken inside each seed and only over seeds that
-finished every task; seeds themselves are never averaged here (`dphyper.reports.aggregate`).
+Rows are compared only inside a `Section`: one collection, protocol, base model, sampler, n, relation and δ. Base models
+that differ in nothing but the seed of their training are one, in several trainings. Draws of the privacy noise are
+averaged inside their seed. The mean over tasks is taken inside each training and draw, and only over those that
+finished every task; they themselves are never averaged here (`dphyper.reports.aggregate`).
 """
 
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from dphyper.bench.store import NESTED, Row, Store
 from dphyper.core.labels import doubt
+from dphyper.core.specs import content_hash
 from dphyper.metrics.metric import HEADLINE
 from dphyper.reports.measures import direction, known_metrics
 
 DOUBT = "‡"  # marks a number with rows behind it that support no claim
 ALL = "all tasks"  # as a task, the mean over them
+OTHERS = "other tasks"  # as a task, the mean over those of no development family
+MEANS = (ALL, OTHERS)
 REAL = "real_versus_real"  # as a method, real records judged by other real ones
 # Columns that are one value in a section, that tell series apart, and that tell points of a series apart.
-SECTION = ["collection", "protocol", "base_hash", "sampling_steps", "n", "relation", "delta"]
+SECTION = ["collection", "protocol", "base", "sampling_steps", "n", "relation", "delta"]
 SERIES = ["role", "method", "variant", "embedding_dim", "private", "selection"]
 POINT = ["split", "task", *SERIES, "epsilon"]
+SEEDS = ["training", "seed"]  # the training of the base model and all that follows from it, and the draw
 ROLES = {
     "method": "Private methods",
     "control": "Controls",
@@ -43,10 +50,11 @@ class Section:
         key: The columns of `SECTION` and their values.
         rows: The finished rows, every method at its own k, without search trials. Beside the columns of `load` they
             have ``variant``: the options in words where one method ran with several at one point, else "".
-        values: One value of these rows for each metric, point and seed; the columns are `POINT`, ``metric``,
-            ``seed``, ``value`` and ``doubted`` (of some row behind it). Task `ALL` holds the mean over tasks of a seed,
-            method `REAL` the metric on real records, for metrics that have one.
+        values: One value of these rows for each metric, point, training and draw; the columns are `POINT`, ``metric``,
+            `SEEDS`, ``value`` and ``doubted`` (of some row behind it). Task `ALL` holds the mean over tasks, `OTHERS`
+            that over tasks of no development family, method `REAL` the metric on real records, where there is one.
         every_k: The same for the rows of every k.
+        ceilings: The finished rows of ceilings, search trials included.
         tuned_k: Method to the k that was chosen for it on tuning tasks, where it ran with several.
         trials: Finished rows on tuning tasks that only served a hyper-parameter search.
     """
@@ -55,6 +63,7 @@ class Section:
     rows: pd.DataFrame
     values: pd.DataFrame
     every_k: pd.DataFrame
+    ceilings: pd.DataFrame
     tuned_k: dict[str, int]
     trials: int
 
@@ -73,9 +82,17 @@ class Section:
         return sorted(self.rows.loc[self.rows["split"] == split, "task"].unique())
 
     def tasks_with_mean(self, split: str) -> list[str]:
-        """What to show of a split: `ALL`, where there are several tasks, and then each task."""
-        tasks = self.tasks(split)
-        return [ALL, *tasks] if len(tasks) > 1 else tasks
+        """What to show of a split: the means of several tasks (`means`), and then each task."""
+        return [*self.means(split), *self.tasks(split)]
+
+    def means(self, split: str) -> list[str]:
+        """`ALL` where a split has several tasks, and `OTHERS` where some but not all are of development families.
+
+        A mean of one task is not shown beside that task.
+        """
+        tasks = {*self.tasks(split)}
+        others = len(tasks - self.development)
+        return [ALL] * (len(tasks) > 1) + [OTHERS] * (1 < others < len(tasks))
 
     def title(self, split: str, task: str) -> str:
         """A task in print; one of a development family is marked."""
@@ -83,6 +100,8 @@ class Section:
         if task == ALL:
             count = len(own & {*tasks})
             return f"Mean of {len(tasks)} {split} tasks" + f", {count} of them development" * bool(count)
+        if task == OTHERS:
+            return f"Mean of the other {len({*tasks} - own)} {split} tasks"
         return task + " (development)" * (task in own)
 
     @property
@@ -100,9 +119,10 @@ def load(store: Store) -> pd.DataFrame:
     """All rows of a store.
 
     Returns:
-        The columns of `Row`, metrics and diagnostics under their own names, and of the cell ``sampling_steps`` and
-        ``options`` (JSON, with the shape of the LoRA). ``doubted`` says that a row is marked private and supports no
-        claim (`labels.doubt`).
+        The columns of `Row`, metrics and diagnostics under their own names, and of the cell ``sampling_steps``,
+        ``options`` (JSON, with the shape of the LoRA), ``training`` (the seed of the base model) and ``untrained``
+        (hash of everything else about data and base model). ``doubted`` says that a row is marked private and supports
+        no claim (`labels.doubt`).
 
     Raises:
         UserError: The store has no row.
@@ -114,8 +134,13 @@ def load(store: Store) -> pd.DataFrame:
     cells = [store.cell(cell) for cell in rows["cell"]]
     shapes = [{"rank": cell.base.rank, "layers": cell.base.layers} for cell in cells]
     options = [json.dumps({**shape, **cell.options}, sort_keys=True) for shape, cell in zip(shapes, cells, strict=True)]
-    steps = [cell.base.sampling_steps for cell in cells]
-    rows = rows.assign(epsilon=rows["epsilon"].astype(float), options=options, sampling_steps=steps)
+    rows = rows.assign(
+        epsilon=rows["epsilon"].astype(float),
+        options=options,
+        sampling_steps=[cell.base.sampling_steps for cell in cells],
+        training=[cell.base.seed for cell in cells],
+        untrained=[content_hash([asdict(cell.data), asdict(replace(cell.base, seed=0))]) for cell in cells],
+    )
     rows = rows.fillna({"base_hash": "", "commit": ""}).astype({"private": bool, "development": bool})
     codes = zip(rows["private"], rows["harness"], rows["commit"], strict=True)
     return rows.assign(doubted=[bool(private and doubt(harness, commit)) for private, harness, commit in codes])
@@ -135,7 +160,8 @@ def support(rows: pd.DataFrame) -> str:
 
 def sections(rows: pd.DataFrame) -> Iterator[Section]:
     """Cut finished rows into sections, in the order of their keys."""
-    for key, found in rows[rows["status"] == "done"].groupby(SECTION):
+    done = rows[rows["status"] == "done"]
+    for key, found in done.assign(base=_bases(done)).groupby(SECTION):
         part = _name_variants(_drop_trials(found))
         own, tuned_k = [], {}
         for method, group in part.groupby("method"):
@@ -151,9 +177,26 @@ def sections(rows: pd.DataFrame) -> Iterator[Section]:
             rows=rows_own_k,
             values=per_seed(rows_own_k),
             every_k=per_seed(part),
+            ceilings=found[found["role"] == "ceiling"],
             tuned_k=tuned_k,
             trials=len(found) - len(part),
         )
+
+
+def _bases(rows: pd.DataFrame) -> "pd.Series[str]":
+    """The base model of each row, by the hash of its first training.
+
+    Hashes belong together where rows with nothing else different have them, at different seeds. Two hashes at one seed
+    are two models (of other data or of another version), and then none of their kin can be told to belong to either.
+    """
+    pairs = rows[["base_hash", "untrained"]].drop_duplicates()
+    models, specs = (pd.factorize(pairs[column])[0] for column in pairs)
+    edges = (np.ones(len(pairs)), (models, specs + len(pairs)))
+    _, kin = connected_components(coo_array(edges, shape=(2 * len(pairs),) * 2), directed=False)
+    group = rows["base_hash"].map(dict(zip(pairs["base_hash"], kin[models], strict=True)))
+    trainings = rows.assign(group=group).sort_values("training", kind="stable").groupby("group")
+    alone = rows.groupby([group, "training"])["base_hash"].nunique().groupby(level=0).max() == 1
+    return rows["base_hash"].where(~group.map(alone), group.map(trainings["base_hash"].first()))
 
 
 def _drop_trials(rows: pd.DataFrame) -> pd.DataFrame:
@@ -191,16 +234,16 @@ def _own_k(rows: pd.DataFrame) -> tuple[int, bool]:
     shown = rows if private.empty else private
     tuning = rows[(rows["split"] == "tuning") & rows["embedding_dim"].isin(shown["embedding_dim"])]
     if shown["embedding_dim"].nunique() > 1 and tuning["embedding_dim"].nunique() == shown["embedding_dim"].nunique():
-        wide = tuning.pivot_table(index=["task", "epsilon", "seed"], columns="embedding_dim", values=HEADLINE).dropna()
+        wide = tuning.pivot_table(index=["task", "epsilon", *SEEDS], columns="embedding_dim", values=HEADLINE).dropna()
         if len(wide):
             return int(wide.columns[int(np.argmax(direction(HEADLINE).sign * wide.mean()))]), True
     return int(shown["embedding_dim"].mode().min()), False
 
 
 def per_seed(rows: pd.DataFrame) -> pd.DataFrame:
-    """Long frame of one value for each metric, point and seed, with `REAL` as a method and `ALL` as a task."""
+    """Long frame of one value for each metric, point, training and draw, with `REAL` as a method and means as tasks."""
     metrics = known_metrics(rows.columns[rows.notna().any()])
-    real = rows.drop_duplicates(["split", "task", "seed"]).assign(
+    real = rows.drop_duplicates(["split", "task", *SEEDS]).assign(
         role="reference",
         method=REAL,
         variant="",
@@ -210,14 +253,16 @@ def per_seed(rows: pd.DataFrame) -> pd.DataFrame:
         doubted=False,
     )
     real = real.assign(epsilon=math.inf, **{name: real.get(f"real_{name}", math.nan) for name in metrics})
-    keys = [*POINT, "seed"]
+    keys = [*POINT, *SEEDS]
     known = [*keys, "doubted"]
     long = pd.concat([rows, real])[[*known, *metrics]].melt(id_vars=known, var_name="metric").dropna(subset="value")
     long = long.groupby([*keys, "metric"]).agg(value=("value", "mean"), doubted=("doubted", "any")).reset_index()
     place = [key for key in [*keys, "metric"] if key != "task"]
-    over_tasks = []
+    over_tasks, development = [], rows.loc[rows["development"], "task"]
     for _, part in long.groupby("split"):
-        value = part.pivot(index=place, columns="task", values="value").dropna().mean(axis=1).rename("value")
-        whole = part.groupby(place)["doubted"].any().reindex(value.index)
-        over_tasks.append(pd.concat([value, whole], axis=1).reset_index().assign(task=ALL))
+        others = part[~part["task"].isin(development)]
+        for mean, counted in {ALL: part, **({OTHERS: others} if len(others) < len(part) else {})}.items():
+            value = counted.pivot(index=place, columns="task", values="value").dropna().mean(axis=1).rename("value")
+            whole = counted.groupby(place)["doubted"].any().reindex(value.index)
+            over_tasks.append(pd.concat([value, whole], axis=1).reset_index().assign(task=mean))
     return pd.concat([*over_tasks, long], ignore_index=True).astype({"doubted": bool})

@@ -132,6 +132,17 @@ def count_range(values: "pd.Series[Any]") -> str:
     return "–".join(str(value) for value in dict.fromkeys([known[0], known[-1]])) if known else "?"
 
 
+def seed_counts(points: pd.DataFrame, series: list[str]) -> "pd.Series[str]":
+    """Draws behind the points of each series, for each of them; after the trainings, where there are several.
+
+    >>> counts = {"method": ["a", "a", "b"], "trainings": [3, 3, 1], "seeds": [2, 3, 5]}
+    >>> seed_counts(pd.DataFrame(counts), ["method"]).to_list()
+    ['3 × 2–3', '3 × 2–3', '5']
+    """
+    draws, trainings = (points.groupby(series)[column].transform(count_range) for column in ("seeds", "trainings"))
+    return draws.where(trainings == "1", trainings + " × " + draws)
+
+
 def name(point: Any) -> str:
     """The method of a point (an object with the attributes of `sections.SERIES`), with its k and its variant."""
     k = f"k = {point.embedding_dim}" if point.embedding_dim else ""

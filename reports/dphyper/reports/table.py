@@ -24,7 +24,7 @@ LATEX = str.maketrans(
     {
         "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
         "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"\textpm{}", "†": r"\textdagger{}",
-        "‡": r"\textdaggerdbl{}", "−": "$-$",
+        "‡": r"\textdaggerdbl{}", "−": "$-$", "×": r"$\times$", "√": r"$\surd$",
         "ε": r"$\varepsilon$", "δ": r"$\delta$", "σ": r"$\sigma$", "∞": r"$\infty$",
     }
 )  # fmt: skip
@@ -159,11 +159,19 @@ def against_epsilon(points: pd.DataFrame, index: list[str], column: str, epsilon
     return wide.reindex(index=rows, columns=[budget(value) for value in epsilons]).rename_axis(columns=None)
 
 
+def spread(section: Section) -> str:
+    """What the intervals of a section hold."""
+    several = section.rows["training"].nunique() > 1
+    return "over trainings and draws, crossed" if several else "over draws alone, of one training"
+
+
 def conditions(section: Section) -> str:
     """What every number of a section was measured under, in one sentence for captions."""
     key = section.key
     images, reference, real = (count_range(section.rows[name]) for name in ("num_images", "num_reference", "num_real"))
+    crossed = "; seeds: trainings × draws, or the draws of one training" if "crossed" in spread(section) else ""
     return (
+        f"Intervals are {spread(section)}{crossed}. "
         f"Collection {key['collection']}, n = {key['n']} private records, relation {key['relation']}, "
         f"δ = {key['delta']:g}; {images} generated images against {reference} held-out real images, real versus real "
         f"at {real}; {key['sampling_steps']} sampling steps; protocol {key['protocol']}."

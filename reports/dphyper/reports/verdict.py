@@ -11,10 +11,12 @@ import pandas as pd
 
 from dphyper.metrics.metric import HEADLINE, METRICS
 from dphyper.reports.aggregate import aggregate, paired_difference
-from dphyper.reports.differences import BETTER, NOT_RUN, ONE_SEED, TIED, WORSE, differences, verdict_on
+from dphyper.reports.ceilings import warnings
+from dphyper.reports.differences import BETTER, HYPERNETWORK, NOT_RUN, ONE_SEED, TIED, WORSE, differences, verdict_on
 from dphyper.reports.measures import direction, metric_label
-from dphyper.reports.sections import ALL, REAL, Section, support
-from dphyper.reports.style import add_names, budget, look, number_format, records
+from dphyper.reports.sections import ALL, MEANS, REAL, SEEDS, Section, support
+from dphyper.reports.style import add_names, budget, look, number, number_format, records
+from dphyper.reports.tables.way_to_real import ways_to_real
 
 TONES = {BETTER: "good", WORSE: "bad", TIED: "open", ONE_SEED: "missing", NOT_RUN: "missing"}
 
@@ -37,7 +39,7 @@ def verdict(section: Section) -> list[Paragraph]:
     """All paragraphs on one section."""
     gaps = differences(section)
     gaps = gaps[gaps["metric"] == HEADLINE]
-    gaps = gaps.sort_values("task", key=lambda task: task.where(task != ALL, ""), kind="stable")
+    gaps = gaps.sort_values("task", key=lambda task: task.where(~task.isin(MEANS), ""), kind="stable")
     private, tuning = (
         gaps[(gaps["split"] == split) & gaps["task"].isin(section.tasks_with_mean(split))]
         for split in ("private", "tuning")
@@ -47,13 +49,14 @@ def verdict(section: Section) -> list[Paragraph]:
     if private.empty:
         in_short.append(Line("missing", "The hypernetwork has no finished row on a private task."))
     else:
-        in_short += _in_short(private)
+        in_short += [*_way_to_real(section), *_in_short(private)]
         paragraphs.append(Paragraph("Where the hypernetwork loses", _losses(section, private)))
         paragraphs.append(Paragraph("Task by task", _by_task(section, private)))
-    checks = (_ordering, _trend, _flatness, _limits, _trainings)
+    checks = (_ordering, _trend, _flatness, _limits, _public_phases)
     return [
         *paragraphs,
         Paragraph("Does the hypernetwork learn?", _learning(section, tuning)),
+        Paragraph("Are the ceilings ceilings?", _ceilings(section)),
         Paragraph("Sanity", [line for check in checks for line in check(section)]),
     ]
 
@@ -61,12 +64,38 @@ def verdict(section: Section) -> list[Paragraph]:
 def _in_short(private: pd.DataFrame) -> list[Line]:
     """One line for each rival: how often better, worse or open, over private tasks and budgets."""
     lines = []
-    for (series, rival), part in private[private["task"] != ALL].groupby(["series", "rival"], sort=False):
+    for (series, rival), part in private[~private["task"].isin(MEANS)].groupby(["series", "rival"], sort=False):
         counts = part["verdict"].value_counts()
         words = [f"{kind} in {counts[kind]}" for kind in TONES if kind in counts]
         text = f"{series} against {rival}, over {len(part)} pairs of task and ε: {', '.join(words)}."
         lines.append(Line(_tone(part["verdict"]), text))
     return lines
+
+
+def _way_to_real(section: Section) -> list[Line]:
+    """How much of the way to real images the hypernetwork goes on private tasks, and how much the ceiling."""
+    ways, where = add_names(ways_to_real(section)), section.tasks_with_mean("private")[0]
+    ways = ways[(ways["metric"] == HEADLINE) & (ways["split"] == "private") & (ways["task"] == where)]
+    lines = []
+    for series, part in ways[(ways["method"] == HYPERNETWORK) & (ways["role"] == "method")].groupby("series"):
+        told = ", ".join(f"{number(row.way, row.half, 2)} at {budget(row.epsilon)}" for row in records(part))
+        reached = part["ceiling"].iloc[0]
+        ceiling = f"the best ceiling {reached:.2f}" if np.isfinite(reached) else "no ceiling was run"
+        text = f"{series} goes {told} of the way from the public model to real images; {ceiling}"
+        lines.append(Line("open", f"{section.title('private', where)}: {text}."))
+    return lines
+
+
+def _ceilings(section: Section) -> list[Line]:
+    """The warnings on the ceilings; without one, how far they go."""
+    if found := warnings(section):
+        return [Line("bad", text) for text in found]
+    ways = ways_to_real(section)
+    reached = ways.loc[(ways["metric"] == HEADLINE) & ~ways["task"].isin(MEANS), "ceiling"].dropna()
+    if reached.empty:
+        return [Line("missing", "Cannot be told: needs a ceiling, public_only and the distance of real images.")]
+    ends = " to ".join(dict.fromkeys(f"{share:.2f}" for share in (reached.min(), reached.max())))
+    return [Line("good", f"The best ceiling goes {ends} of the way from the public model to real images.")]
 
 
 def _tone(verdicts: "pd.Series[str]") -> str:
@@ -81,7 +110,7 @@ def _losses(section: Section, private: pd.DataFrame) -> list[Line]:
     worse = -direction(HEADLINE).sign
     lost, form = private[private["verdict"] == WORSE], number_format(section)
     if lost.empty:
-        return [Line("open", "No comparison of two seeds or more shows it worse. That is no proof of equality.")]
+        return [Line("open", "No comparison with an interval shows it worse. That is no proof of equality.")]
     lines = []
     for (task, rival), part in lost.groupby(["task", "rival"], sort=False):
         gaps = [f"{form.interval(worse * r.difference, r.half)} at {budget(r.epsilon)}" for r in records(part)]
@@ -136,8 +165,8 @@ def _compare(section: Section, split: str, first: str, second: str) -> Line:
     sides = [values[values["method"] == method] for method in (first, second)]
     for method, side in zip((first, second), sides, strict=True):
         if side.empty:
-            return Line("missing", f"{names}: no seed of {method} has every task.")
-        if side["seed"].duplicated().any():
+            return Line("missing", f"{names}: no training and draw of {method} has every task.")
+        if side.duplicated(SEEDS).any():
             return Line("missing", f"{names}: {method} ran in several variants, see the tables.")
     gap = paired_difference(*sides)
     said = verdict_on(gap, HEADLINE)
@@ -188,7 +217,7 @@ def _flatness(section: Section) -> list[Line]:
     values = _mean_of_tasks(section, "private")
     values = values[values["method"] == "public_mean"]
     if values.empty:
-        return [Line("missing", "Public mean: no seed has every private task.")]
+        return [Line("missing", "Public mean: no training and draw has every private task.")]
     low, high = values["epsilon"].min(), values["epsilon"].max()
     if low == high:
         return [Line("good", "Public mean is flat in ε by construction: it has one number, which every ε shares.")]
@@ -237,11 +266,11 @@ def _overspending(section: Section) -> Line:
     return Line("good", "No row shown here spent more than its budget, by its own ledger.")
 
 
-def _trainings(section: Section) -> list[Line]:
-    """Do the cells of a series share one training of its public phase? Running times tell trainings apart."""
+def _public_phases(section: Section) -> list[Line]:
+    """Do the cells of a series share one public phase for each training? Running times tell public phases apart."""
     rows = add_names(section.rows[section.rows["seconds_public"] > 0])
-    trainings = rows.groupby("series")["seconds_public"].nunique()
+    phases = rows.groupby(["series", "training"])["seconds_public"].nunique().groupby(level="series", sort=False).max()
     return [
-        Line("open", f"The cells of {series} come from {count} trainings of its public phase, which its means mix.")
-        for series, count in trainings[trainings > 1].items()
+        Line("open", f"The cells of {series} come from {count} runs of its public phase, which its means mix.")
+        for series, count in phases[phases > 1].items()
     ]

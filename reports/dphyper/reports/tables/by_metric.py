@@ -8,7 +8,7 @@ import pandas as pd
 from dphyper.reports.aggregate import at_every_epsilon
 from dphyper.reports.measures import metric_title, tabled_metrics
 from dphyper.reports.sections import Section
-from dphyper.reports.style import add_names, count_range, mark, records
+from dphyper.reports.style import add_names, mark, records, seed_counts
 from dphyper.reports.table import Table, against_epsilon, conditions, legend
 
 
@@ -23,7 +23,7 @@ def iterate_places(section: Section) -> Iterator[Any]:
 
 
 def methods_by_metric(section: Section, points: pd.DataFrame, cells: list[str], caption: str) -> Table:
-    """Lay out one string for each of some points, which have the columns ``metric``, `POINT`, ``seeds``, ``doubted``.
+    """Lay out one string for each of some points: rows with ``metric``, `POINT`, ``trainings``, ``seeds``, ``doubted``.
 
     The points themselves become the unrounded numbers of the table.
     """
@@ -37,7 +37,7 @@ def methods_by_metric(section: Section, points: pd.DataFrame, cells: list[str], 
     printed["Task"] = [section.title(row.split, row.task) for row in records(printed)]
     printed["Measure"] = [metric_title(metric, section.extractor) for metric in printed["metric"]]
     printed["Method"] = printed["series"]
-    printed["Seeds"] = printed.groupby(["place", "metric", "series"])["seeds"].transform(count_range)
+    printed["Seeds"] = seed_counts(printed, ["place", "metric", "series"])
     wide = against_epsilon(printed, ["Task", "Measure", "Method", "Seeds"], "cell", section.epsilons).fillna("–")
     return Table(
         cells=wide.reset_index(level="Seeds"),

@@ -1,5 +1,6 @@
 """Each embedding dimension k of a method beside its best k at the same ε."""
 
+import numpy as np
 import pandas as pd
 
 from dphyper.metrics.metric import HEADLINE
@@ -35,8 +36,9 @@ class EmbeddingDims(ReportTable):
             bold=against_epsilon(points, ["Task", "Method"], "bold", epsilons).fillna(False).astype(bool),
             caption=(
                 f"{metric_title(HEADLINE, section.extractor)}{in_units(HEADLINE)} of the {split} tasks for each "
-                f"embedding dimension k: the mean over seeds, and how far it lies {towards.bad_side} the "
-                f"{towards.best} of its method at the same ε, paired by seed, ± half of the 95% Student-t interval; "
+                f"embedding dimension k: the mean, and how far it lies {towards.bad_side} the "
+                f"{towards.best} of its method at the same ε, paired by training and draw, ± half of the 95% Student-t "
+                "interval; "
                 f"n/a: one seed, no interval. Bold: the {towards.best} and those whose difference to it has an "
                 f"interval that includes 0, with no correction for many comparisons or for the {towards.best} having "
                 "been picked; numbers of one seed are never bold. Private results show the best k and never choose it."
@@ -61,7 +63,7 @@ def _beside_the_best(section: Section, split: str) -> pd.DataFrame:
             gap, mean = paired_difference(part, lead), form.value(part["value"].mean())
             cell = mean if part is lead else f"{mean} ({sign} {form.interval(-towards.sign * gap.mean, gap.half)})"
             doubted, own = bool(part["doubted"].any()), part[POINT].iloc[0]
-            tied = gap.seeds > 1 and towards.sign * gap.sign >= 0
+            tied = np.isfinite(gap.half) and towards.sign * gap.sign >= 0
             bold = tied and not doubted and own["selection"] != "unknown"
             found.append({**own, "cell": mark(cell, doubted), "bold": bold, "doubted": doubted})
     return add_names(pd.DataFrame(found)) if found else pd.DataFrame()

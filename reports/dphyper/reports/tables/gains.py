@@ -9,7 +9,7 @@ from dphyper.metrics.metric import METRICS
 from dphyper.reports.aggregate import paired_difference
 from dphyper.reports.differences import BETTER, WORSE, verdict_on
 from dphyper.reports.measures import in_units, metric_label, metric_title, tabled_metrics
-from dphyper.reports.sections import ALL, POINT, Section
+from dphyper.reports.sections import MEANS, POINT, Section
 from dphyper.reports.style import number_format, records
 from dphyper.reports.table import ReportTable, Table
 from dphyper.reports.tables.by_metric import iterate_places, methods_by_metric
@@ -39,19 +39,20 @@ class Gains(ReportTable):
             f" {metric_title(metric, section.extractor)}{unit}." for metric in metrics if (unit := in_units(metric))
         )
         caption = (
-            "Methods minus public only, paired by seed: mean ± half of the 95% Student-t interval; below 0 the method "
-            f"is better than the public model{reverse}, n/a: one seed, no interval.{units} Better and worse: the "
-            f"interval excludes 0, with no correction for many comparisons.{_tally(section, gained)}"
+            "Methods minus public only, paired by training and draw: mean ± half of the 95% Student-t interval; below "
+            f"0 the method is better than the public model{reverse}, n/a: one seed, no interval.{units} Better and "
+            f"worse: the interval excludes 0, with no correction for many comparisons.{_tally(section, gained)}"
         )
         return methods_by_metric(section, gained, cells, caption)
 
 
 def gains(section: Section) -> pd.DataFrame:
-    """Every method minus the public model, paired by seed.
+    """Every method minus the public model, paired by training and draw.
 
     Returns:
-        One row for each metric and point that both have a seed of. Columns: ``metric``, those of `POINT`,
-        ``difference``, ``half``, ``seeds``, ``verdict`` and ``doubted`` (of the method or the public model).
+        One row for each metric and point that both have a value of. Columns: ``metric``, those of `POINT`,
+        ``difference``, ``half``, ``seeds``, ``trainings``, ``p``, ``verdict`` and ``doubted`` (of the method or the
+        public model).
     """
     rows = []
     for place in iterate_places(section):
@@ -62,13 +63,14 @@ def gains(section: Section) -> pd.DataFrame:
             if gap.seeds:
                 doubted = bool(points["doubted"].any() or public["doubted"].any())
                 rows.append((*key, *gap, verdict_on(gap, key[0]), doubted))
-    return pd.DataFrame(rows, columns=["metric", *POINT, "difference", "half", "seeds", "verdict", "doubted"])
+    names = ["difference", "half", "seeds", "trainings", "p", "verdict", "doubted"]
+    return pd.DataFrame(rows, columns=["metric", *POINT, *names])
 
 
 def _tally(section: Section, gained: pd.DataFrame) -> str:
     """How often a private method was better or worse on a private task, for each metric; empty without an interval."""
-    own = gained[gained["private"] & (gained["role"] == "method") & (gained["seeds"] > 1)]
-    own = own[(own["split"] == "private") & (own["task"] != ALL)]
+    own = gained[gained["private"] & (gained["role"] == "method") & gained["half"].notna()]
+    own = own[(own["split"] == "private") & ~own["task"].isin(MEANS)]
     told = []
     for metric in tabled_metrics(own["metric"].unique()):
         verdicts = own.loc[own["metric"] == metric, "verdict"]

@@ -1,17 +1,19 @@
 """Which share of the gap between public data and no privacy a method closes, by every metric that tables show.
 
 The share is (z − m) / (z − c): m is the method, c the non-private LoRA, and z the better of what uses no private record
-(the public model or the public mean, by the mean over seeds). 1 is as good as no privacy, 0 as good as no private
-record, below 0 worse. Differences are paired by seed and have their 95% Student-t interval. The gap below the line is
-the mean over the same seeds, taken as known, so that one seed with a small gap does not decide the mean.
+(the public model or the public mean, by their means). 1 is as good as no privacy, 0 as good as no private record, below
+0 worse. Differences are paired by training and draw and have their 95% Student-t interval. The gap below the line is
+the mean over the same trainings and draws, taken as known, so that one of them with a small gap does not decide.
 
 Where c is not better than z there is no gap and no number. Of several tasks the share is that of their mean values, not
 the mean of their shares.
 """
 
+from functools import lru_cache
+
 import pandas as pd
 
-from dphyper.reports.aggregate import best_series, paired_difference
+from dphyper.reports.aggregate import beside, best_series, crossed
 from dphyper.reports.measures import direction
 from dphyper.reports.sections import POINT, Section
 from dphyper.reports.style import number, records
@@ -41,19 +43,20 @@ class GapClosed(ReportTable):
             [number(row.closed, row.half, 2) for row in records(closed)],
             "Share of the gap that a method closes: (z − method) / (z − non-private LoRA), z the better of public only "
             "and public mean; 1 is as good as no privacy, 0 as good as no private record. Mean ± half of the 95% "
-            "Student-t interval of the numerator, paired by seed, over the mean gap; n/a: one seed, no interval. Tasks "
-            "where the non-private LoRA is not better than z have no gap and no row; in a mean of tasks those with the "
-            "widest gaps weigh most.",
+            "Student-t interval of the numerator, paired by training and draw, over the mean gap; n/a: one seed, no "
+            "interval. Tasks where the non-private LoRA is not better than z have no gap and no row; in a mean of "
+            "tasks those with the widest gaps weigh most.",
         )
 
 
+@lru_cache(maxsize=1)  # two tables ask for it, one of them for each split; they change no frame
 def gap_closed(section: Section) -> pd.DataFrame:
     """The share of each method.
 
     Returns:
         One row for each metric and point that has a gap. Columns: ``metric``, those of `POINT`, ``closed``, ``half``
-        (NaN below two seeds), ``seeds`` (that z, c and the method all have), ``zero`` (which method z is), ``gap``
-        (by how much c is better than z on these seeds) and ``doubted`` (of z or the method).
+        (NaN for one seed), ``seeds`` and ``trainings`` (that z, c and the method all have), ``zero`` (which method z
+        is), ``gap`` (by how much c is better than z on these) and ``doubted`` (of z or the method).
     """
     rows = []
     for place in iterate_places(section):
@@ -62,11 +65,14 @@ def gap_closed(section: Section) -> pd.DataFrame:
         ends = [*WITHOUT_PRIVATE_RECORDS, WITHOUT_PRIVACY]
         others = place[~place["method"].isin(ends) & (place["role"] != "reference")]
         for key, points in others.groupby(["metric", *POINT]):
-            common = points[points["seed"].isin(zero["seed"]) & points["seed"].isin(ceiling["seed"])]
-            gain = paired_difference(zero, common)
-            gap = -direction(key[0]).sign * paired_difference(zero[zero["seed"].isin(common["seed"])], ceiling).mean
+            pairs, (none, most, own) = beside(zero, ceiling, points)
+            gain = crossed(pairs, none - own)
+            gap = -direction(key[0]).sign * crossed(pairs, none - most).mean
             if gap > 0:  # it is NaN where one of the three was not run
                 doubted = bool(points["doubted"].any() or zero["doubted"].any())
                 share = -direction(key[0]).sign * gain.mean / gap
-                rows.append((*key, share, gain.half / gap, gain.seeds, zero["method"].iloc[0], gap, doubted))
-    return pd.DataFrame(rows, columns=["metric", *POINT, "closed", "half", "seeds", "zero", "gap", "doubted"])
+                rows.append(
+                    (*key, share, gain.half / gap, gain.seeds, gain.trainings, zero["method"].iloc[0], gap, doubted)
+                )
+    names = ["closed", "half", "seeds", "trainings", "zero", "gap", "doubted"]
+    return pd.DataFrame(rows, columns=["metric", *POINT, *names])

@@ -1,4 +1,4 @@
-"""The main table of a split: methods against ε, over the mean of its tasks or its single task."""
+"""The main table of a split: methods against ε, over the means of its tasks or its single task."""
 
 import numpy as np
 
@@ -6,14 +6,14 @@ from dphyper.metrics.metric import HEADLINE
 from dphyper.reports.aggregate import aggregate, at_every_epsilon, best
 from dphyper.reports.measures import direction, in_units, metric_title
 from dphyper.reports.sections import POINT, ROLES, Section
-from dphyper.reports.style import add_names, count_range, mark, number_format, records
+from dphyper.reports.style import add_names, mark, number_format, records, seed_counts
 from dphyper.reports.table import ReportTable, Table, against_epsilon, conditions, legend
 
 DAGGER = "†"
 
 
 class Main(ReportTable):
-    """Methods against ε, the mean of all tasks of a split."""
+    """Methods against ε, the means of the tasks of a split."""
 
     label = "main"
     by_split = True
@@ -23,13 +23,13 @@ class Main(ReportTable):
     @classmethod
     def make(cls, section: Section, split: str) -> Table | None:
         """As `ReportTable.make`."""
-        shown = section.tasks_with_mean(split)
-        return methods_against_epsilon(section, split, shown[:1]) if shown else None
+        shown = section.means(split) or section.tasks(split)
+        return methods_against_epsilon(section, split, shown) if shown else None
 
     @classmethod
     def title_of(cls, section: Section, split: str) -> str:
         """Which tasks it is the mean of."""
-        return section.title(split, section.tasks_with_mean(split)[0])
+        return "; ".join(section.title(split, task) for task in section.means(split) or section.tasks(split))
 
 
 def methods_against_epsilon(section: Section, split: str, tasks: list[str]) -> Table:
@@ -46,7 +46,7 @@ def methods_against_epsilon(section: Section, split: str, tasks: list[str]) -> T
     points["Task"] = [section.title(split, task) for task in points["task"]]
     points["Group"] = points["role"].map(ROLES)
     points["Hyper-parameters"] = points["qualifier"]
-    points["Seeds"] = points.groupby(["task", "series"])["seeds"].transform(count_range)
+    points["Seeds"] = seed_counts(points, ["task", "series"])
     points["place"] = points["task"].map(tasks.index)
     points = points.sort_values("place", kind="stable")
     index = ["Group" if len(tasks) == 1 else "Task", "Method", "Hyper-parameters", "Seeds"]
@@ -57,11 +57,11 @@ def methods_against_epsilon(section: Section, split: str, tasks: list[str]) -> T
         cells=cells.reset_index(level="Seeds"),
         bold=mask.droplevel("Seeds").reindex(columns=["Seeds", *cells.columns], fill_value=False),
         caption=(
-            f"{what} ({better} is better) of the {split} tasks, mean ± half of the 95% Student-t interval over seeds; "
+            f"{what} ({better} is better) of the {split} tasks, mean ± half of the 95% Student-t interval; "
             "n/a: one seed, no interval. Bold: the best private number of a column and those whose difference to it, "
-            "paired by seed, has a 95% interval that includes 0, with no correction for many comparisons: with few "
-            f"seeds, a method that scatters is tied too; numbers of one seed are never bold. {DAGGER}: no privacy "
-            f"guarantee, never bold.{legend(points)} Methods that know no ε stand in every column. "
-            f"{conditions(section)}"
+            "paired by training and draw, has a 95% interval that includes 0, with no correction for many comparisons: "
+            "with few seeds, a method that scatters is tied too; numbers of one seed are never bold. "
+            f"{DAGGER}: no privacy guarantee, never bold.{legend(points)} Methods that know no ε stand in every "
+            f"column. {conditions(section)}"
         ),
     )

@@ -5,7 +5,7 @@ import pandas as pd
 
 from dphyper.metrics.metric import HEADLINE
 from dphyper.reports.measures import direction, in_units, metric_title
-from dphyper.reports.sections import POINT, Section
+from dphyper.reports.sections import POINT, SEEDS, Section
 from dphyper.reports.style import add_names, budget, mark, number_format
 from dphyper.reports.table import ReportTable, Table, conditions, legend
 
@@ -25,7 +25,8 @@ class NoiseDraws(ReportTable):
             return None
         found, form = add_names(found), number_format(section)
         index = pd.MultiIndex.from_arrays(
-            [found["task"], found["name"], found["epsilon"].map(budget)], names=["Task", "Method", "Budget"]
+            [[section.title("private", task) for task in found["task"]], found["name"], found["epsilon"].map(budget)],
+            names=["Task", "Method", "Budget"],
         )
         titles = {"mean": "Mean", "q10": "10 %", "q50": "Median", "q90": "90 %", "worst": "Worst"}
         cells = pd.DataFrame(
@@ -37,8 +38,9 @@ class NoiseDraws(ReportTable):
             cells=cells,
             caption=(
                 f"{metric_title(HEADLINE, section.extractor)}{in_units(HEADLINE)} over draws of the privacy noise, on "
-                "the same private records: quantiles of all draws after each seed's mean was moved to the common mean "
-                "and deviations from the mean of m draws were widened by √(m / (m − 1)). A method that releases once "
+                "the same private records: quantiles of all noise draws after the mean of each training and draw of "
+                "records was moved to the common mean and deviations from the mean of m draws were widened "
+                "by √(m / (m − 1)). A method that releases once "
                 f"stakes everything on one draw.{legend(found)} {conditions(section)}"
             ),
             long=True,
@@ -48,8 +50,9 @@ class NoiseDraws(ReportTable):
 def noise_quantiles(section: Section) -> pd.DataFrame:
     """How far the draw of the privacy noise alone moves the headline metric.
 
-    Each seed's mean is moved to the common mean, so that what differs between seeds does not enter. Deviations from the
-    mean of m draws are widened by √(m / (m − 1)), because that mean has moved towards them.
+    The mean of each training and draw of records is moved to the common mean, so that what differs between them does
+    not enter. Deviations from the mean of m draws are widened by √(m / (m − 1)), because that mean has moved towards
+    them.
 
     Returns:
         One row for each private task, series and ε with several draws. Columns: those of `POINT`, ``draws`` (of all
@@ -59,12 +62,12 @@ def noise_quantiles(section: Section) -> pd.DataFrame:
     rows = section.rows[(section.rows["split"] == "private") & np.isfinite(section.rows["epsilon"])]
     found = []
     for key, group in rows.groupby(POINT):
-        per_seed = group.groupby("seed")[HEADLINE]
+        per_seed = group.groupby(SEEDS)[HEADLINE]
         several = group[per_seed.transform("size") > 1]
         if several.empty:
             continue
         mean = float(per_seed.mean().mean())
-        own = several.groupby("seed")[HEADLINE]
+        own = several.groupby(SEEDS)[HEADLINE]
         size = own.transform("size")
         centred = (several[HEADLINE] - own.transform("mean")) * np.sqrt(size / (size - 1)) + mean
         worst = centred.max() if direction(HEADLINE).sign < 0 else centred.min()

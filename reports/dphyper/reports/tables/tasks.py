@@ -16,5 +16,5 @@ class Tasks(ReportTable):
     @classmethod
     def make(cls, section: Section, split: str) -> Table | None:
         """As `ReportTable.make`."""
-        tasks = section.tasks_with_mean(split)[1:]
-        return methods_against_epsilon(section, split, tasks) if tasks else None
+        tasks = section.tasks(split)
+        return methods_against_epsilon(section, split, tasks) if len(tasks) > 1 else None

@@ -55,7 +55,7 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
     """Mean, median, 95 % interval of the mean over worlds and number of runs by point and method."""
     rows = []
     for key, group in runs.groupby([*POINT, "method"], sort=True):
-        mean, half, _ = interval(group.groupby("world")["excess"].mean())
+        mean, half = interval(group.groupby("world")["excess"].mean())[:2]
         rows.append(
             {
                 **dict(zip([*POINT, "method"], key, strict=True)),
@@ -137,7 +137,7 @@ def find_crossings(runs: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
                 gaps = table.xs(method, axis=1, level=1) - table.xs(RIVAL, axis=1, level=1)
                 gap_wx = np.asarray(gaps[x], float)
                 found = np.array([find_crossing(scale, gap_x) for gap_x in gap_wx])
-                mean, half, _ = interval(found)
+                mean, half = interval(found)[:2]
                 values = np.array([find_crossing(scale, gap_wx.mean(0)), mean - half, mean + half])
                 if axis == "public_tasks":
                     values = 2**values
@@ -158,7 +158,7 @@ def compare_forms(runs: pd.DataFrame) -> pd.DataFrame:
     ):
         worlds = group.pivot_table(index="world", columns="method", values="excess")
         if worlds.shape[1] == 2:
-            mean, half, _ = interval(np.log(worlds["hypernetwork_learned"] / worlds["hypernetwork"]))
+            mean, half = interval(np.log(worlds["hypernetwork_learned"] / worlds["hypernetwork"]))[:2]
             rows.append(
                 {"n": n, "epsilon": epsilon, "analytic": worlds["hypernetwork"].mean()}
                 | {"learned": worlds["hypernetwork_learned"].mean()}
