@@ -20,12 +20,16 @@ from dphyper.cli.main import main
 from dphyper.core.errors import UserError
 from dphyper.core.files import write_json
 from dphyper.core.labels import SELECTIONS
-from dphyper.core.specs import Cell, content_hash
+from dphyper.core.specs import BaseSpec, Cell, content_hash
 from dphyper.privacy.budget import Budget, Relation
 from dphyper.privacy.ledger import Ledger
 from dphyper.privacy.mechanisms import BestOfTrials, NoisyHistogram, OneShotMean, PoissonGradientSteps
 from dphyper.privacy.noise import NoiseSource
 from dphyper.privacy.private_data import PrivateData
+
+
+def without(plain: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in plain.items() if name not in names}
 
 
 def former(store: Store, cell: Cell, *, secure: bool = False, **changes: Any) -> Path:
@@ -55,7 +59,7 @@ def former(store: Store, cell: Cell, *, secure: bool = False, **changes: Any) ->
             part.update({"bins": 3} if part["kind"] == "NoisyHistogram" else {})
     spec = {**cell.to_dict(), "secure_noise": secure}
     spec["data"] = {key: value for key, value in spec["data"].items() if key not in ("development", "show_reference")}
-    del spec["base"]["kind"]
+    spec["base"] = without(spec["base"], "kind", "flips", "layers") | {"convolutions": False}
     spec = json.loads(json.dumps(spec))
     row = {
         "schema": 2, "cell": content_hash(spec), "status": "done", "error": "", "sweep": "old",
@@ -284,3 +288,20 @@ def test_a_file_of_schema_3_is_merged_and_exported_again_without_loss(tmp_path: 
     again = Store(tmp_path / "again")
     assert again.merge(store.root / "rows.parquet") == taken
     assert contents(again) == contents(store)
+
+
+@pytest.mark.parametrize(("convolutions", "layers"), migration._LAYERS.items())
+def test_specs_of_schema_4_name_their_layers(tmp_path: Path, convolutions: bool, layers: list[str]) -> None:
+    cell = Cell(task="kettle", base=BaseSpec(layers=tuple(layers), rank=4))
+    spec = json.loads(json.dumps(cell.to_dict()))
+    spec["base"] = without(spec["base"], "flips", "layers") | {"convolutions": convolutions}
+    row = {"schema": 4, "cell": content_hash(spec), "status": "done", "metrics": {"frechet": 1.5}}
+    texts = {"row": json.dumps(row), "spec": json.dumps(spec), "ledger": "{}"}
+    frame = pd.DataFrame([{"schema": 4, "cell": row["cell"], "frechet": 1.5, **texts}])
+    found, counts = migrated_frame(frame, ())
+    assert found[["cell", "frechet"]].to_numpy().tolist() == [[cell.id, 1.5]]
+    assert counts["rows migrated"] == 1
+    spec["base"]["rank"] = 5
+    frame["spec"] = json.dumps(spec)
+    with pytest.raises(UserError, match="it was edited"):
+        migrated_frame(frame, ())

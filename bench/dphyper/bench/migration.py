@@ -5,7 +5,8 @@ A store in a folder is rewritten in place (`migrate_store`), a ``rows.parquet`` 
 new keys. From schema 2, labels of options are derived again, and what should not have been written goes: outputs of the
 sampler whose noise showed all its bits, running times of private selections, and hashes of private data without a key.
 To take an output out mends this copy; it does not mend earlier copies, nor the parameters and samples that follow from
-it. From schema 3, numbers get the names of their metrics, and specs name the kind of their target.
+it. From schema 3, numbers get the names of their metrics, and specs name the kind of their target. From schema 4, specs
+name the groups of layers that the LoRA changes.
 """
 
 import json
@@ -25,7 +26,9 @@ from dphyper.core.labels import SELECTIONS
 from dphyper.core.specs import Cell, content_hash
 
 _LEDGER_SCHEMA, _FORMER_LEDGER_SCHEMA = 2, 1
-_NEW_BASE: Mapping[str, Any] = {"kind": "unet"}
+_NEW_BASE: Mapping[str, Any] = {"kind": "unet", "flips": False}
+# What `base.convolutions` of former schemas meant, in groups of layers.
+_LAYERS: Mapping[bool, list[str]] = {False: ["attention", "time"], True: ["attention", "time", "convolutions"]}
 _NEW_DATA: Mapping[str, Any] = {"development": [], "show_reference": False}
 _TIMES = ("seconds_adapt", "seconds_evaluate")
 # Columns of schema 3 and what they are called now, by group.
@@ -123,6 +126,8 @@ def migrated_frame(frame: pd.DataFrame, searches: Iterable[RecordedSearch]) -> t
     for values in frame.to_dict("records"):
         row = {str(key): value for key, value in values.items() if not pd.isna(value)}
         spec, ledger = json.loads(row.pop("spec")), json.loads(row.pop("ledger"))
+        if "row" in row:  # from schema 4 on; before, the columns were all there is
+            row = json.loads(row["row"])
         if row["schema"] not in (*FORMER_SCHEMAS, SCHEMA):
             known = ", ".join(map(str, (*FORMER_SCHEMAS, SCHEMA)))
             raise UserError(f"rows of schema {row['schema']}: this version reads {known}")
@@ -130,8 +135,6 @@ def migrated_frame(frame: pd.DataFrame, searches: Iterable[RecordedSearch]) -> t
             _require_own(spec, row)
             row, spec, ledger, done = _migrated(row, spec, ledger, searches)
             counts += done
-        else:
-            row = json.loads(row["row"])
         texts = {
             name: json.dumps(value, indent=1, sort_keys=True)
             for name, value in (("row", row), ("spec", spec), ("ledger", ledger))
@@ -149,7 +152,9 @@ def _migrated(
     if row["schema"] == 2:
         new_row, done = _from_2(row, new_spec, ledger, new_ledger, searches)
         counts += done
-    new_row = {**_regrouped(new_row), "schema": SCHEMA, "cell": Cell.from_dict(new_spec).id}
+    if row["schema"] in (2, 3):
+        new_row = _regrouped(new_row)
+    new_row |= {"schema": SCHEMA, "cell": Cell.from_dict(new_spec).id}
     return new_row, new_spec, new_ledger, counts
 
 
@@ -212,12 +217,11 @@ def _selection(row: Mapping[str, Any], spec: Mapping[str, Any], searches: Iterab
 
 def _require_own(spec: Mapping[str, Any], row: Mapping[str, Any]) -> None:
     """Refuse a former spec whose hash is not the id of its cell: with a new id nobody could see that."""
-    if "kind" in spec["base"]:
+    if "layers" in spec["base"]:
         return  # it was rewritten before a migration was stopped
     plain = dict(spec)
-    if "secure_noise" not in spec:
-        plain = Cell.from_dict(_spec(spec)).to_dict()
-        del plain["base"]["kind"]
+    if row["schema"] == 3:  # whose specs may lack what was left at its default
+        plain["data"] = {**_NEW_DATA, **spec["data"]}
     if content_hash(plain) != row["cell"]:
         raise UserError(
             f"row {row['cell']} has the spec of cell {content_hash(plain)}: it was edited, run its sweep again"
@@ -227,7 +231,10 @@ def _require_own(spec: Mapping[str, Any], row: Mapping[str, Any]) -> None:
 def _spec(spec: Mapping[str, Any]) -> dict[str, Any]:
     """A spec of any schema in the present one."""
     kept = {name: value for name, value in spec.items() if name != "secure_noise"}
-    return {**kept, "data": {**_NEW_DATA, **spec["data"]}, "base": {**_NEW_BASE, **spec["base"]}}
+    base = {**_NEW_BASE, **spec["base"]}
+    if "convolutions" in base:
+        base["layers"] = _LAYERS[base.pop("convolutions")]
+    return {**kept, "data": {**_NEW_DATA, **spec["data"]}, "base": base}
 
 
 def _ledger(ledger: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,8 +24,8 @@ from dphyper.core.errors import UserError
 from dphyper.core.files import whole_file, write_json
 from dphyper.core.specs import Cell
 
-SCHEMA = 4
-FORMER_SCHEMAS = (2, 3)  # which `dphyper.bench.migration` reads
+SCHEMA = 5
+FORMER_SCHEMAS = (2, 3, 4)  # which `dphyper.bench.migration` reads
 
 
 # Groups of numbers in a row, and what stands before their names in a frame.
