@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint measure compare audit theory clean
+.PHONY: demo test lint base measure compare audit theory clean
 
 # The extras follow pyproject.toml. pip leaves an installed torch alone when it is new enough.
 $(VENV)/.installed: pyproject.toml
@@ -51,6 +51,10 @@ audit: $(VENV)/.installed
 # The synthetic setting of the theory: more than 60,000 runs, figures, LaTeX table. Resumes where it stopped.
 theory: $(VENV)/.installed
 	$(BIN)/python -m dphyper.studies.theory --out docs/results/theory
+
+# The base model that comes with the package, trained anew where it is not there: about an hour on one core.
+base: $(VENV)/.installed
+	$(BIN)/python -m dphyper.studies.ship_base sweeps/demo.yaml
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
