@@ -95,7 +95,7 @@ class Runner:
         """
         cells = list(cells)
         for data in dict.fromkeys(cell.data for cell in cells):
-            for line in self.public.collection(data).passed_over:
+            for line in self.public.collection(data).account:
                 print(f"data: {line}", flush=True)
         for cell in cells:
             self.public.collection(cell.data).draw(cell.task, cell.n, cell.seed)

@@ -5,7 +5,7 @@ every family to one split: *public* tasks train the base model and the hypernetw
 families held out so that hyper-parameters can be chosen on them at no privacy cost, *private* tasks are
 families that no public stage has seen. The constructor refuses a collection in which two splits share a
 record, by index or by content. It cannot see near duplicates: the sources that come with the harness leave them out
-and say so in ``passed_over``.
+and say so in ``remarks``.
 
 Shapes: N pool size, n private records, H W C image height, width, channels.
 """
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dphyper.core.errors import UserError, unknown_name
+from dphyper.core.names import family_name
 
 Split = Literal["public", "tuning", "private"]
 Kind = Literal["family", "cluster"]
@@ -79,8 +80,9 @@ class Collection:
         tasks: All tasks of all splits.
         licence: Licence and source of the data, one line, for the report.
         show_reference: Whether images of held-out families may be shown.
-        passed_over: What was left out of the source, one line each, for the user alone: the lines tell of private
-            records.
+        passed_over: What was left out of the source and counts for nothing, in words with its number, for the user
+            alone: the words tell of private records.
+        remarks: Lines for the user alone on what was assumed of the images, and which left their split.
 
     Raises:
         UserError: No public or no private task, a duplicate id, an empty task, or two splits that share a
@@ -93,6 +95,7 @@ class Collection:
     licence: str = ""
     show_reference: bool = False
     passed_over: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         ids = [task.id for task in self.tasks]
@@ -122,6 +125,13 @@ class Collection:
     def _digests(self) -> list[bytes]:
         return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in self.records]
 
+    @property
+    def account(self) -> tuple[str, ...]:
+        """Lines for the user alone: the remarks, and at last how much there is and what was passed over."""
+        families = {task.family for task in self.tasks if task.kind == "family"}
+        size = f"{self.name}: {len(self.records):,} records in {len(families):,} families"
+        return (*self.remarks, "; passed over: ".join([size, *filter(None, [", ".join(self.passed_over)])]))
+
     def select(self, split: Split) -> tuple[Task, ...]:
         """All tasks of one split, in the order of the source."""
         return tuple(task for task in self.tasks if task.split == split)
@@ -132,8 +142,9 @@ class Collection:
         Raises:
             UserError: There is none; the message names the nearest private or tuning task.
         """
+        wanted = family_name(task_id)
         for task in self.tasks:
-            if task.id == task_id:
+            if family_name(task.id) == wanted:
                 return task
         raise unknown_name("task", task_id, [task.id for task in self.tasks if task.split != "public"])
 

@@ -93,7 +93,8 @@ def _readable_suffixes() -> frozenset[str]:
         for name, (factory, _) in Image.OPEN.items()
         if isinstance(factory, type) and issubclass(factory, ImageFile.StubImageFile)
     }
-    return frozenset(suffix for suffix, name in known.items() if name in Image.OPEN.keys() - stubs - {"MPEG"})
+    # Pillow knows MPEG by name alone, and draws PostScript only where Ghostscript is installed.
+    return frozenset(suffix for suffix, name in known.items() if name in Image.OPEN.keys() - stubs - {"MPEG", "EPS"})
 
 
 _SUFFIXES = _readable_suffixes()
@@ -109,7 +110,7 @@ class _Account:
         unscaled: Images whose values have no known scale, each with its values.
         several: How many have more than one frame or page.
         assumed: How many of 16 bits a channel had to be taken to use all of them, and are not black.
-        dim: How many of these have nothing brighter than `_DIM`.
+        dim: Those of them with nothing brighter than `_DIM`.
         floats: How many of floats were taken to go from 0 to 1.
         clipped: How many have values beyond their range.
     """
@@ -119,14 +120,15 @@ class _Account:
     unscaled: list[str] = field(default_factory=list)
     several: int = 0
     assumed: int = 0
-    dim: int = 0
+    dim: list[str] = field(default_factory=list)
     floats: int = 0
     clipped: int = 0
 
     def sixteen_bits(self, brightest: float) -> None:
         """Count an image of 16 bits a channel that declares no range."""
         self.assumed += brightest > 0
-        self.dim += 0 < brightest <= _DIM
+        if 0 < brightest <= _DIM:
+            self.dim.append(self.label)
 
     def require_readable(self, read: int) -> None:
         """Refuse what cannot be read as a viewer shows it.
@@ -145,11 +147,10 @@ class _Account:
                 f"which values are black and white is not known of {count_noun(len(self.unscaled), 'image')}: "
                 f"{_some(self.unscaled)}; say data.value_range: [BLACK, WHITE]"
             )
-        if self.dim and self.dim == self.assumed:
+        if self.dim and len(self.dim) == self.assumed:
             raise UserError(
-                f"{count_noun(self.dim, 'image')} of 16 bits would come out almost black, such as {self.label}: none "
-                f"has a value above {_DIM} of 65535; say data.value_range: [BLACK, WHITE], such as [0, {_DIM}] for 12 "
-                "bits"
+                f"{count_noun(len(self.dim), 'image')} of 16 bits would come out almost black: {_some(self.dim)}, with "
+                f"no value above {_DIM} of 65535; say data.value_range: [BLACK, WHITE], such as [0, {_DIM}] for 12 bits"
             )
 
     def lines(self) -> tuple[str, ...]:
@@ -158,7 +159,7 @@ class _Account:
         if self.several:
             found.append(f"{count_noun(self.several, 'file')} of several frames or pages: the first one is taken")
         if self.assumed:
-            dim = f"; {self.dim} of them come out almost black" if self.dim else ""
+            dim = f"; {len(self.dim)} come out almost black ({_some(self.dim)})" if self.dim else ""
             found.append(f"{count_noun(self.assumed, 'image')} of 16 bits: 0 is taken as black, 65535 as white{dim}")
         if self.floats:
             found.append(f"{count_noun(self.floats, 'image')} of floats: 0 is taken as black, 1 as white")
@@ -203,8 +204,8 @@ def _decode(source: Path | bytes, spec: DataSpec, account: _Account) -> NDArray[
                     account.unscaled.append(f"{account.label} (16 bits a colour, of which 8 can be read)")
                 account.sixteen_bits(257 * float(brightest))
         account.several += several
-        # A copy of the pixels has lost the orientation, which is the file's.
-        scaled.info.update(image.info)
+        if "exif" in image.info:  # the copy of the pixels must be turned too
+            scaled.info["exif"] = image.info["exif"]
         return _fit(_in_srgb(ImageOps.exif_transpose(scaled), spec), spec)
 
 
@@ -273,13 +274,19 @@ def _in_srgb(image: Image.Image, spec: DataSpec) -> Image.Image:
     if not profile or image.mode not in ("RGB", "CMYK"):
         return image
     try:
-        own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if "sRGB" in ImageCms.getProfileDescription(own):
-            return image
-        srgb = ImageCms.createProfile("sRGB")
+        own, srgb = (ImageCms.ImageCmsProfile(it) for it in (io.BytesIO(profile), ImageCms.createProfile("sRGB")))
+        if _primaries(own) == _primaries(srgb) and "sRGB" in ImageCms.getProfileDescription(own):
+            return image  # to the last bit
         return ImageCms.profileToProfile(image, own, srgb, outputMode="RGB") or image
     except (ImageCms.PyCMSError, OSError):
         return image  # a damaged profile, or one of other colours than the image's, which viewers leave out too
+
+
+def _primaries(profile: ImageCms.ImageCmsProfile) -> list[tuple[float, ...]]:
+    """XYZ of a profile's red, green and blue, to two places; empty where it has none."""
+    known = profile.profile
+    found = (known.red_colorant, known.green_colorant, known.blue_colorant)
+    return [tuple(round(value, 2) for value in each[0]) for each in found if each]
 
 
 def _fit(image: Image.Image, spec: DataSpec) -> NDArray[np.uint8]:
