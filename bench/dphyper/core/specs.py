@@ -57,8 +57,8 @@ class DataSpec:
         channels: 1 for grey, 3 for RGB.
         fit: How an image becomes square: ``crop`` takes its largest centred square, ``pad`` adds background.
         background: What lies under transparent pixels and, with ``pad``, beside the image.
-        value_range: Values that are black and white in images of more than 8 bits and of floats, such as ``[0, 4095]``;
-            empty for what each file declares.
+        value_range: Values that are black and white in images of more than 8 bits or of floats, such as
+            ``[0, 4095]``; empty for what each file declares.
         cluster_sizes: Mean sizes of the public clusters that are added to the public families, one clustering
             for each size; empty for none.
         min_task_size: Families and clusters with fewer images are no task of their own.
@@ -101,9 +101,8 @@ class DataSpec:
             )
         both = set(self.private) & set(self.tuning)
         if both:
-            raise UserError(
-                f"family '{min(map(str, both))}' is named both in data.private and in data.tuning: keep it in one of them"
-            )
+            name = min(map(str, both))
+            raise UserError(f"family '{name}' is named both in data.private and in data.tuning: keep it in one of them")
 
     @property
     def scheme(self) -> str:

@@ -1,14 +1,14 @@
 """Brings images of any size and mode to the size and channels of a collection, as a viewer would show them.
 
-Guarantees uint8 images of shape (image_size, image_size, channels), or an error that names what cannot be read. The
-rules: turned as the EXIF orientation says; colours brought to sRGB where a profile of RGB or CMYK is embedded;
-transparency laid on `data.background`; of animations and many pages the first one; then cropped or padded to a square
-(`data.fit`), resized with Pillow's antialiasing Lanczos filter, and made grey or RGB.
+Guarantees uint8 images of shape (image_size, image_size, channels), or an error that names what cannot be read. They
+are turned as the EXIF orientation says; colours go to sRGB where a profile of RGB or CMYK is embedded; transparency is
+laid on `data.background`; of animations and many pages the first one is taken. Then they are cropped or padded to a
+square (`data.fit`), made grey or RGB, and resized with Pillow's antialiasing Lanczos filter.
 
 Values of more than 8 bits, and floats, go linearly from black to white between `data.value_range`, or what the file
-declares, or 0 and 65535 for 16 bits and 0 and 1 for floats. What was assumed is said. Nothing else of the data sets this
-scale: not even a maximum over the images, which would tell of private ones. Where no scale can be told, or it would
-leave every image almost black, the images are refused.
+declares, or 0 and 65535 for 16 bits and 0 and 1 for floats. What was assumed is said. Nothing else sets this scale: a
+maximum over the images would tell of private ones. Where no scale can be told, or it would leave every image almost
+black, the images are refused.
 
 Shapes: N images, H W C height, width, channels.
 """

@@ -9,6 +9,7 @@ are passed over and counted.
 """
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def read_tables(
             rows = zip(table[image_column].to_pylist(), table[label_column].to_pylist(), strict=True)
             for number, (image, label) in enumerate(rows):
                 # The hub marks a withheld label with -1.
-                if label is None or label in (-1, "") or label != label:
+                if label in (None, -1, "") or (isinstance(label, float) and math.isnan(label)):
                     unlabelled += 1
                     continue
                 if image is None or image["bytes"] is None:

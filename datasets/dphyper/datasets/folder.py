@@ -1,9 +1,9 @@
 """A folder of images as a collection: ``folder:PATH``, one sub-folder of images for each family.
 
-A folder with images and no sub-folder is one family of its own name. Guarantees that every image directly inside is read
-or named in an error, and that the families are the sub-folders in alphabetical order. These are passed over and counted:
-hidden files and folders, files that are no images, deeper folders, and images beside the sub-folders. All images are
-held in memory.
+A folder with images and no sub-folder is one family of its own name. Guarantees that every image directly inside is
+read or named in an error, and that the families are the sub-folders in alphabetical order. These are passed over and
+counted: hidden files and folders, files that are no images, deeper folders, and images beside the sub-folders. All
+images are held in memory.
 """
 
 from collections import Counter

@@ -1,9 +1,9 @@
 """Files in MNIST's format as a collection: ``idx:PATH``, a folder of images and labels, gzipped or not.
 
-For each ``NAMEimages-idx3-ubyte`` the folder holds ``NAMElabels-idx1-ubyte``, with ``.gz`` or not, and with a dot in place
-of the hyphen or not. Families are the labels. Files whose name says ``test`` or ``t10k`` are the test split, which serves
-only as reference of tuning and private families. Guarantees that nothing is turned: EMNIST's letters lie on their side
-in its files, and stay so.
+For each ``NAMEimages-idx3-ubyte`` the folder holds ``NAMElabels-idx1-ubyte``, with ``.gz`` or not, and with a dot in
+place of the hyphen or not. Families are the labels. Files whose name says ``test`` or ``t10k`` are the test split,
+which serves only as reference of tuning and private families. Guarantees that nothing is turned: EMNIST's letters
+lie on their side in its files, and stay so.
 """
 
 import gzip

@@ -172,7 +172,7 @@ def _read(spec: DataSpec) -> Pool:
     if found.records.dtype != np.uint8 or found.records.shape[1:] != (spec.image_size, spec.image_size, spec.channels):
         raise UserError(
             f"data.source '{spec.source}' has records of {found.records.dtype} and shape {found.records.shape[1:]}: "
-            f"expected uint8 images of {spec.image_size} × {spec.image_size} × {spec.channels}, to go with other sources"
+            f"expected uint8 images of {spec.image_size} × {spec.image_size} × {spec.channels} beside other sources"
         )
     tasks = [task for task in found.tasks if task.kind == "family"]
     test = np.zeros(len(found.records), np.bool_)
@@ -210,7 +210,7 @@ def _names(pools: Mapping[str, Pool]) -> dict[tuple[str, str], str]:
         if number > 1:
             sources = [source for (source, _), own in found.items() if own == name]
             raise UserError(
-                f"'{sources[0]}' and '{sources[1]}' both have a family that would be called '{name}': rename one of the "
-                "two files or folders, or take the family from one of them alone"
+                f"'{sources[0]}' and '{sources[1]}' both have a family that would be called '{name}': rename one "
+                "of the two files or folders, or take the family from one of them alone"
             )
     return found
