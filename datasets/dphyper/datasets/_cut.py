@@ -192,9 +192,9 @@ def _choose(pool: Pool, families: Mapping[str, Rows], spec: DataSpec) -> dict[in
     held_out = held or tuple(f for f in pool.tuning if f in rest) or tuple(rest[-1:] if len(rest) > 1 else ())
     if set(families) <= {*chosen, *held_out}:
         raise UserError(
-            f"'{pool.name}' has {len(families)} families ({', '.join(families)}) and all of them are held out as "
-            "private or tuning: expected at least one public family, name fewer in data.private and data.tuning, or "
-            "add data"
+            f"'{pool.name}' has {count_noun(len(families), 'family', 'families')} ({', '.join(families)}), and all are "
+            "held out as private or tuning: expected at least one public family, name fewer in data.private and "
+            "data.tuning, or add data"
         )
     return {PUBLIC: tuple(families), TUNING: held_out, PRIVATE: chosen}
 

@@ -734,8 +734,8 @@ def page() -> str:
             "# Odd files, and what is made of them",
             "",
             f"{len(rows)} files and folders, each read when this page was made with "
-            '`python -m dphyper.datasets.odd_files > docs/odd_files.md`. "As shown" means that the contract suite '
-            "compares every pixel with what a viewer shows. What is refused ends the load with that line; "
+            '`python -m dphyper.datasets.odd_files > docs/odd_files.md`. "As shown" means that every pixel was '
+            "compared with what a viewer shows. What is refused ends the load with that line; "
             "[data.md](data.md) says how to mend it.",
             "",
             "| input | what we do | why |",
