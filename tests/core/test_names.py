@@ -78,6 +78,7 @@ def test_a_part_keeps_the_id_of_a_cell_and_names_alone_keep_their_plain_form() -
     plain = part.to_dict()["data"]["private"]
     assert plain == ("a", {"source": "npz:b", "families": ("c",)})
     assert Cell.from_dict(part.to_dict()).id == part.id
+    assert Cell(task="e\u0301").id == Cell(task="\u00e9").id != Cell(task="e").id
     assert Cell(data=DataSpec(private=("e\u0301",))).id == Cell(data=DataSpec(private=("\u00e9",))).id
 
 

@@ -130,6 +130,7 @@ def test_development_and_show_reference_are_the_sources_and_the_users(tmp_path: 
         Folder.load(replace(spec, development=("patient",)))
 
 
+FAMILIES = {str(i): np.random.default_rng(i + 1).integers(0, 256, (30, 8, 8), np.uint8) for i in range(4)}
 FAMILY = np.random.default_rng(0).integers(0, 256, (30, 8, 8), np.uint8)
 BAD: dict[str, tuple[Callable[..., DataSpec], str]] = {
     "one family": (lambda root, write: write["folder"](root, {"0": FAMILY}), "has 1 family .* at least one public"),
@@ -139,7 +140,7 @@ BAD: dict[str, tuple[Callable[..., DataSpec], str]] = {
     ),
     "unknown family": (lambda root, write: replace(write["folder"](root), private=("55",)), "unknown family '55'.*'5'"),
     "copies of one image": (
-        lambda root, write: write["folder"](root, {**{str(i): FAMILY + i for i in range(4)}, "4": FAMILY[[0] * 30]}),
+        lambda root, write: write["folder"](root, {**FAMILIES, "4": FAMILY[[0] * 30]}),
         "private family '4' .* has 1 image of its own beside 29 copies of these or of others",
     ),
     "family too small": (

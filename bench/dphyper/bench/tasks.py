@@ -11,7 +11,7 @@ Shapes: N pool size, n private records, H W C image height, width, channels.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -148,6 +148,21 @@ class Collection:
                 return task
         raise unknown_name("task", task_id, [task.id for task in self.tasks if task.split != "public"])
 
+    def require(self, task_ids: Iterable[str]) -> None:
+        """Refuse names of tasks that the collection does not have, all of them at once.
+
+        Raises:
+            UserError: There are some; the message names them, and the private and tuning tasks.
+        """
+        known = {family_name(task.id) for task in self.tasks}
+        missing = [task_id for task_id in dict.fromkeys(task_ids) if family_name(task_id) not in known]
+        if len(missing) > 1:
+            held_out = ", ".join(task.id for task in self.tasks if task.split != "public")
+            named = ", ".join(f"'{task_id}'" for task_id in missing)
+            raise UserError(f"unknown tasks {named} of '{self.name}': expected some of {held_out}")
+        for task_id in missing:
+            self.task(task_id)
+
     def held_out(self, task_id: str) -> Task:
         """The private or tuning task of that id: one that no public stage is trained on.
 
@@ -176,7 +191,7 @@ class Collection:
                 f"n = {n} records asked of task '{task_id}', which has {len(task)}: take a smaller n, so that a "
                 "held-out rest is left as the reference"
             )
-        order = np.random.default_rng([seed, *task_id.encode()]).permutation(task.indices)
+        order = np.random.default_rng([seed, *task.id.encode()]).permutation(task.indices)
         reference = np.concatenate([order[n:], task.reference])
         return Draw(records=self.records[order[:n]], reference=self.records[reference])
 

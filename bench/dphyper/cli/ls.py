@@ -80,8 +80,7 @@ def _registered(registry: Registry[Any], width: int, literal: str = "", literal_
 def _tasks(config: Namespace) -> Iterator[str]:
     from dphyper.bench.catalog import DATASETS
 
-    wanted = _data_of(config)
-    missing = []
+    wanted, asked = _data_of(config), []
     for number, (spec, task_ids) in enumerate(wanted.items(), 1):
         collection = DATASETS[spec.scheme].load(spec)
         if len(wanted) > 1:
@@ -95,13 +94,9 @@ def _tasks(config: Namespace) -> Iterator[str]:
                 path = path.with_stem(f"{path.stem}-{number}")
             contact_sheet(collection, path)
             yield f"sheet: {path}"
-        known = {task.id for task in collection.tasks}
-        missing += [task_id for task_id in task_ids if task_id not in known]
-    if missing:
-        raise UserError(
-            f"the sweep asks for tasks that the data do not have: {', '.join(missing)}; expected names from the list "
-            "above, in quotes where YAML would read a number"
-        )
+        asked.append((collection, task_ids))
+    for collection, task_ids in asked:  # when all is listed
+        collection.require(task_ids)
 
 
 def _data_of(config: Namespace) -> dict[DataSpec, list[str]]:

@@ -17,7 +17,7 @@ from importlib.metadata import entry_points
 from typing import Any, Literal
 
 from dphyper.core.errors import UserError
-from dphyper.core.names import Names, Part, names
+from dphyper.core.names import Names, Part, family_name, names
 
 RelationName = Literal["add_or_remove_one", "zero_out", "replace_one"]
 WandbMode = Literal["auto", "online", "offline", "off"]
@@ -233,6 +233,8 @@ class Cell:
     reproducible_noise: bool = False
 
     def __post_init__(self) -> None:
+        if self.task:
+            object.__setattr__(self, "task", family_name(self.task))
         if not self.epsilon > 0:
             raise UserError(f"epsilon = {self.epsilon}: expected a number above 0, or inf for no privacy at all")
         if self.n < 2:

@@ -43,9 +43,9 @@ class Mixed(Source):
             split: [_part(entry) for entry in entries if is_source(entry)]
             for split, entries in (("private", spec.private), ("tuning", spec.tuning))
         }
-        if spec.source == "mixed" or any(part.source.partition(":")[0] == "mixed" for part in public):
-            raise UserError("data.source 'mixed' has no images of its own: name the sources in data.public")
         parts = [*held_out["private"], *held_out["tuning"], *public]
+        if any(_scheme(part.source) == "mixed" for part in parts):
+            raise UserError("data.source 'mixed' has no images of its own: name the sources in data.public")
         shares = {
             source: _share(source, spec, public, held_out) for source in dict.fromkeys(part.source for part in parts)
         }
@@ -58,7 +58,7 @@ class Mixed(Source):
 
         def chosen(split: str, entries: Sequence[str | Part]) -> tuple[str, ...]:
             own = (name for source, share in shares.items() for name in named(source, share.chosen[split]))
-            return (*(str(entry) for entry in entries if not is_source(entry)), *own)
+            return tuple(dict.fromkeys((*(str(entry) for entry in entries if not is_source(entry)), *own)))
 
         def defaults(attribute: str) -> list[str]:
             """What the public sources choose by themselves."""
@@ -116,6 +116,10 @@ class _Share:
     chosen: Mapping[str, Sequence[str]]
 
 
+def _scheme(source: str) -> str:
+    return source.partition(":")[0]
+
+
 def _part(entry: str | Part) -> Part:
     return entry if isinstance(entry, Part) else Part(source=entry)
 
@@ -164,7 +168,7 @@ def _read(spec: DataSpec) -> Pool:
     Raises:
         UserError: It cannot be read, or has no images.
     """
-    kind = DATASETS[spec.scheme]
+    kind = DATASETS[_scheme(spec.source)]  # `spec.scheme` would take a family called folder:x for a source
     if issubclass(kind, PooledSource):
         pool = kind.read(spec)
         return dataclasses.replace(pool, families=merge_by_name(pool.families.items()))

@@ -75,10 +75,10 @@ def _archives(argument: str) -> list[str]:
     """The archives of an argument: at each ``+`` a new one, but where one is the name of a file that exists."""
     words, found = argument.split("+"), list[str]()
     while words:
-        lengths = range(len(words), 1, -1)
-        length = next((n for n in lengths if _path("+".join(words[:n])).is_file()), 1)
-        found.append("+".join(words[:length]))
-        words = words[length:]
+        joined = ("+".join(words[:length]) for length in range(len(words), 1, -1))
+        part = next((it for it in joined if _path(it).is_file() and "+" not in it[len(str(_path(it))) :]), words[0])
+        found.append(part)
+        words = words[part.count("+") + 1 :]
     return found
 
 

@@ -210,8 +210,8 @@ def _modes() -> Iterator[Odd]:
         what="LAB TIFF",
         content=_saved(ImageCms.applyTransform(image, lab), "TIFF"),
         shown=COLOUR,
-        why="colours go to sRGB, for grey images too",
-        far=12,
+        why="colours go to sRGB; 8 bits of LAB are coarse",
+        far=24,
     )
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     yield Odd(
