@@ -102,7 +102,7 @@ def test_any_name_of_a_folder_is_a_family(name: str, tmp_path: Path) -> None:
         collection = DATASETS[(chosen := replace(spec, private=private)).scheme].load(chosen)
         assert {task.id: task.split for task in collection.tasks} == {family_name(name): "private", "plain": "public"}
         assert collection.task(name).split == "private"
-    np.savez(tmp_path / f"{name}.npz", x=np.stack([COLOUR, COLOUR + 1, COLOUR + 2]), y=[name, "plain", "more"])
+    np.savez(tmp_path / f"{name}.npz", x=np.stack([COLOUR, 255 - COLOUR, COLOUR[::-1]]), y=[name, "plain", "more"])
     found = Npz.load(replace(spec, source=f"npz:{tmp_path / name}.npz", private=(), tuning=()))
     assert {task.id for task in found.tasks} == {family_name(name), "plain", "more"}
 
