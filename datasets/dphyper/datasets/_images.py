@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageFile, ImageOps
+from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
 
 from dphyper.core.errors import UserError
 from dphyper.core.specs import DataSpec
@@ -181,7 +181,7 @@ def _reason(source: Path | bytes, error: Exception) -> str:
         return failed.strerror or "no file"
     if not size:
         return "empty"
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return "no image that Pillow knows"
     return " ".join(str(error).split()) or type(error).__name__
 
@@ -199,7 +199,7 @@ def _decode(source: Path | bytes, spec: DataSpec, account: _Account) -> NDArray[
         else:
             scaled = image
             if halved:  # Pillow keeps the upper 8 of a colour's 16 bits
-                brightest = max(high for _, high in image.convert("RGB").getextrema())  # type: ignore[misc, union-attr]
+                brightest = np.asarray(image.convert("RGB")).max(initial=0)
                 if spec.value_range not in ((), _SIXTEEN_BITS):
                     account.unscaled.append(f"{account.label} (16 bits a colour, of which 8 can be read)")
                 account.sixteen_bits(257 * float(brightest))
@@ -259,7 +259,8 @@ def _is_unsigned_16(image: Image.Image) -> bool:
     """Whether the values are whole numbers from 0 to 65535, by the file's word."""
     tags = getattr(image, "tag_v2", {})
     if image.format == "TIFF":
-        return np.ravel(tags.get(_BITS, 1))[0] == 16 and np.ravel(tags.get(_SAMPLE_FORMAT, 1))[0] == _UNSIGNED
+        bits, kind = (np.ravel(tags.get(tag, 1))[0] for tag in (_BITS, _SAMPLE_FORMAT))
+        return bool(bits == 16 and kind == _UNSIGNED)
     return image.format == "PNG" or image.mode.startswith("I;16")
 
 

@@ -102,7 +102,7 @@ def _label(file: Path, number: int, label: Any, names: Sequence[str] | None) -> 
         return str(label)
     if not 0 <= label < len(names):
         raise UserError(f"row {number} of {file} has the label {label}: expected 0 to {len(names) - 1}")
-    return names[label]
+    return str(names[label])
 
 
 def _features(file: Path, schema: pa.Schema) -> Mapping[str, Any]:

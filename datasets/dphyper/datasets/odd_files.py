@@ -150,7 +150,7 @@ def odd_files() -> Iterator[Odd]:
 
 def _formats() -> Iterator[Odd]:
     image = Image.fromarray(COLOUR)
-    for suffix, kind, options in (
+    lossless: tuple[tuple[str, str, dict[str, Any]], ...] = (
         ("png", "PNG", {}),
         ("bmp", "BMP", {}),
         ("tif", "TIFF", {}),
@@ -164,16 +164,18 @@ def _formats() -> Iterator[Odd]:
         ("im", "IM", {}),
         ("ico", "ICO", {"sizes": [(SIDE, SIDE)]}),
         ("gif", "GIF", {}),
-    ):
+    )
+    for suffix, kind, options in lossless:
         yield Odd(name=f"a.{suffix}", what=kind, content=_saved(image, kind, **options), shown=COLOUR, why=_LOSSLESS)
     zipped = _saved(image, "TIFF", compression="tiff_adobe_deflate")
     yield Odd(name="a.tiff", what="compressed TIFF", content=zipped, shown=COLOUR, why=_LOSSLESS)
-    for suffix, kind, options in (
+    lossy: tuple[tuple[str, str, dict[str, Any]], ...] = (
         ("jpg", "JPEG", {"quality": 95, "subsampling": 0}),
         ("jpeg", "progressive JPEG", {"quality": 95, "subsampling": 0, "progressive": True}),
         ("jfif", "JPEG as .jfif", {"quality": 95, "subsampling": 0}),
         ("avif", "AVIF", {"quality": 100, "subsampling": "4:4:4"}),
-    ):
+    )
+    for suffix, kind, options in lossy:
         content = _saved(image, "AVIF" if kind == "AVIF" else "JPEG", **options)
         yield Odd(name=f"a.{suffix}", what=kind, content=content, shown=COLOUR, why=_LOSSY, far=16)
     yield Odd(name="B.PNG", what="suffix in capitals", content=_saved(image, "PNG"), shown=COLOUR, why=_CONTENT)
@@ -208,7 +210,7 @@ def _modes() -> Iterator[Odd]:
     yield Odd(
         name="lab.tif",
         what="LAB TIFF",
-        content=_saved(ImageCms.applyTransform(image, lab), "TIFF"),
+        content=_saved(ImageCms.applyTransform(image, lab) or image, "TIFF"),
         shown=COLOUR,
         why="colours go to sRGB; 8 bits of LAB are coarse",
         far=24,
