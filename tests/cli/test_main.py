@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 
 import pytest
 
@@ -49,6 +50,11 @@ def test_help_names_every_command_and_every_key(
     assert capsys.readouterr().out == said
     assert dphyper("sweep", "run", "--help") == 0
     assert "--performance.workers" in capsys.readouterr().out
+
+
+def test_the_version_is_said(dphyper: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert dphyper("--version") == 0
+    assert capsys.readouterr().out.split() == ["dphyper", version("dphyper")]
 
 
 @pytest.mark.parametrize(

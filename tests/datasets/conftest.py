@@ -1,6 +1,7 @@
 """What the tests of data sources share: small data in each source's layout, written from scikit-learn's digits."""
 
 import functools
+import gzip
 import io
 import json
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from sklearn.datasets import load_digits
 
 from dphyper.bench.catalog import DATASETS
 from dphyper.bench.tasks import Collection
+from dphyper.core.names import Part
 from dphyper.core.specs import DataSpec
 
 PER_CLASS = 30
@@ -63,15 +65,59 @@ def write_parquet(root: Path) -> DataSpec:
     return small(f"parquet:{root}", image_size=10)
 
 
+def write_hf(root: Path) -> DataSpec:
+    """As `datasets.DatasetDict.save_to_disk` lays it out."""
+    features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": [f"n{c}" for c in CLASSES]}}
+    for name, rows in (("train", slice(0, None, 2)), ("test", slice(1, None, 2))):
+        cells = [{"bytes": png(image), "path": None} for image in IMAGES[rows]]
+        write_arrow(root / name, pa.table({"image": cells, "label": LABELS[rows]}), features)
+    (root / "dataset_dict.json").write_text(json.dumps({"splits": ["train", "test"]}))
+    return small(f"hf:{root}")
+
+
+def write_arrow(folder: Path, table: pa.Table, features: Mapping[str, Any]) -> None:
+    folder.mkdir(parents=True)
+    name = "data-00000-of-00001.arrow"
+    table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    with pa.OSFile(str(folder / name), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": name}]}))
+
+
+def write_idx(root: Path) -> DataSpec:
+    write_mnist_files(root, zipped=True)
+    return small(f"idx:{root}")
+
+
+def write_mixed(root: Path) -> DataSpec:
+    """Private photographs in a folder, tuning in a further one, public images in an archive and a table."""
+    write_npz(root)
+    (root / "table").mkdir()
+    write_parquet(root / "table")
+    write_folder(root / "scans", {"patients": pictures(1)})
+    write_folder(root / "phantoms", {"left": pictures(2), "right": pictures(3)})
+    return small(
+        "glyphs",
+        public=(f"npz:{root / 'a.npz'}", Part(source=f"parquet:{root / 'table'}", families=("n0", "n1"))),
+        private=(f"folder:{root / 'scans'}",),
+        tuning=(Part(source=f"folder:{root / 'phantoms'}", families=("left",)),),
+    )
+
+
 def write_mnist(root: Path) -> DataSpec:
-    raw = root / "MNIST" / "raw"
-    raw.mkdir(parents=True)
+    write_mnist_files(root / "MNIST" / "raw")
+    return small("torchvision:MNIST", root=str(root), private=("3", "4"))
+
+
+def write_mnist_files(raw: Path, *, zipped: bool = False) -> None:
+    raw.mkdir(parents=True, exist_ok=True)
     large = np.repeat(np.repeat(IMAGES, 2, axis=1), 2, axis=2)
     for name, rows in (("train", slice(0, None, 2)), ("t10k", slice(1, None, 2))):
         for kind, values in (("images-idx3", large[rows]), ("labels-idx1", LABELS[rows].astype(np.uint8))):
             header = (0x800 + values.ndim).to_bytes(4, "big") + np.asarray(values.shape, ">i4").tobytes()
-            (raw / f"{name}-{kind}-ubyte").write_bytes(header + values.tobytes())
-    return small("torchvision:MNIST", root=str(root), private=("3", "4"))
+            content = header + values.tobytes()
+            file = raw / f"{name}-{kind}-ubyte{'.gz' if zipped else ''}"
+            file.write_bytes(gzip.compress(content) if zipped else content)
 
 
 def write_icons(root: Path) -> DataSpec:
@@ -100,7 +146,47 @@ SOURCES: dict[str, Callable[..., DataSpec]] = {
     "parquet": write_parquet,
     "torchvision": write_mnist,
     "icons": write_icons,
+    "hf": write_hf,
+    "idx": write_idx,
+    "mixed": write_mixed,
 }
+
+
+def write_one_to_folder(root: Path, name: str, content: bytes) -> DataSpec:
+    (root / "a").mkdir()
+    (root / "a" / name).write_bytes(content)
+    return small(f"folder:{root}")
+
+
+def write_one_to_parquet(root: Path, name: str, content: bytes) -> DataSpec:
+    pq.write_table(pa.table({"image": [{"bytes": content, "path": name}], "label": [0]}), root / "train.parquet")
+    return small(f"parquet:{root}")
+
+
+def write_one_to_hf(root: Path, name: str, content: bytes) -> DataSpec:
+    write_arrow(root / "train", pa.table({"image": [{"bytes": content, "path": name}], "label": [0]}), {})
+    return small(f"hf:{root}")
+
+
+# Each writes one image file for a source that decodes such files. The others draw, or read arrays of pixels.
+ONE_FILE: dict[str, Callable[[Path, str, bytes], DataSpec]] = {
+    "folder": write_one_to_folder,
+    "parquet": write_one_to_parquet,
+    "hf": write_one_to_hf,
+}
+DECODE_NOTHING = {"glyphs", "digits8", "icons", "npz", "idx", "torchvision", "mixed"}
+
+
+@pytest.fixture(scope="session")
+def one_file() -> Mapping[str, Callable[[Path, str, bytes], DataSpec]]:
+    """For each source that decodes image files, a function that writes one and returns the spec that reads it."""
+    return ONE_FILE
+
+
+@pytest.fixture(scope="session")
+def decode_nothing() -> set[str]:
+    """Sources that decode no image files."""
+    return DECODE_NOTHING
 
 
 @pytest.fixture(scope="session")

@@ -77,7 +77,7 @@ def test_contract(
 
 def test_number_of_checks(write: Mapping[str, Any]) -> None:
     assert len(CHECKS) == 5, "the contract suite lost checks"
-    assert len(DATASETS) >= 7, "the contract suite lost sources"
+    assert len(DATASETS) >= 10, "the contract suite lost sources"
     assert set(write) == set(DATASETS), "a source without small data in conftest.py"
 
 

@@ -68,11 +68,11 @@ def test_a_public_image_that_is_also_private_leaves_the_public_side(tmp_path: Pa
 def test_copies_of_private_images_leave_the_public_side(tmp_path: Path, three: Any) -> None:
     copies = np.stack([jpeg(image) if i % 2 else image for i, image in enumerate(three.patients)])
     plain = Folder.load(three.folder(tmp_path / "plain"))
-    assert plain.passed_over == ()
+    assert plain.remarks == ()
     copied = Folder.load(
         three.folder(tmp_path / "copied", {**three.families, "holiday": np.concatenate([three.holiday, copies])})
     )
-    assert copied.passed_over == (
+    assert copied.remarks == (
         "40 images of the public family 'holiday', 20 equal and 20 nearly equal to images of the private family "
         "'patients'",
     )
@@ -92,8 +92,8 @@ def test_copies_leave_the_tuning_side_too_and_of_tuning_images_the_public_one(tm
         "patients": three.patients,
     }
     collection = Folder.load(three.folder(tmp_path, families))
-    assert collection.passed_over == (
-        "3 exact duplicates",
+    assert collection.passed_over == ("3 exact duplicates",)
+    assert collection.remarks == (
         "4 images of the tuning family 'phantoms', equal to images of the private family 'patients'",
         "7 images of the public families 'holiday' (6), 'beach' (1), 1 equal and 6 nearly equal to images of the "
         "private family 'patients'",
@@ -111,7 +111,7 @@ def test_copies_leave_the_tuning_side_too_and_of_tuning_images_the_public_one(tm
 def test_a_family_of_copies_alone_is_named(tmp_path: Path, three: Any) -> None:
     spec = three.folder(tmp_path, {**three.families, "phantoms": three.patients})
     with pytest.raises(
-        UserError, match=r"tuning family 'phantoms' .* has 0 images of its own beside 40 copies of others"
+        UserError, match=r"tuning family 'phantoms' .* has 0 images of its own beside 40 copies of these or of others"
     ):
         Folder.load(spec)
 
@@ -130,14 +130,19 @@ def test_development_and_show_reference_are_the_sources_and_the_users(tmp_path: 
         Folder.load(replace(spec, development=("patient",)))
 
 
+FAMILIES = {str(i): np.random.default_rng(i + 1).integers(0, 256, (30, 8, 8), np.uint8) for i in range(4)}
 FAMILY = np.random.default_rng(0).integers(0, 256, (30, 8, 8), np.uint8)
 BAD: dict[str, tuple[Callable[..., DataSpec], str]] = {
-    "one family": (lambda root, write: write["folder"](root, {"0": FAMILY}), "has 1 families .* at least one public"),
+    "one family": (lambda root, write: write["folder"](root, {"0": FAMILY}), "has 1 family .* at least one public"),
     "all held out": (
         lambda root, write: replace(write["folder"](root), private=tuple("012"), tuning=tuple("345")),
         "has 6 families .* held out",
     ),
     "unknown family": (lambda root, write: replace(write["folder"](root), private=("55",)), "unknown family '55'.*'5'"),
+    "copies of one image": (
+        lambda root, write: write["folder"](root, {**FAMILIES, "4": FAMILY[[0] * 30]}),
+        "private family '4' .* has 1 image of its own beside 29 copies of these or of others",
+    ),
     "family too small": (
         lambda root, write: replace(write["folder"](root), min_task_size=31),
         "tuning family '3' .* has 30 images of its own, expected at least data.min_task_size = 31",

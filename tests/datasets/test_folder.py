@@ -24,12 +24,12 @@ def test_hidden_folders_are_no_families(hidden: str, tmp_path: Path, three: Any)
     assert {task.id for task in collection.tasks if task.kind == "family"} == three.families.keys()
     assert collection.passed_over == (
         "2 hidden folders and 1 hidden file",
-        "1 file of no image's suffix",
+        "1 file that is no image (.txt)",
         "1 folder inside a family's folder",
         "1 image outside any family's folder",
     )
     (tmp_path / ".data" / hidden).rename(tmp_path / ".data" / "shown")
-    assert any("of the public family 'shown'" in line for line in Folder.load(spec).passed_over)
+    assert any("of the public family 'shown'" in line for line in Folder.load(spec).remarks)
 
 
 def corrupt_image(root: Path, write: Any) -> DataSpec:

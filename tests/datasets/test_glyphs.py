@@ -37,7 +37,7 @@ def test_glyphs_offer_hundreds_of_public_tasks_and_large_held_out_ones(load_once
     assert [task.id for task in collection.tasks if task.development] == [glyphs.DIGITS]
     assert collection.show_reference
     # Near copies of held-out glyphs leave, and they are few.
-    left = [line for line in collection.passed_over if "nearly equal to images of" in line]
+    left = [line for line in collection.remarks if "nearly equal to images of" in line]
     assert 1 <= sum(int(line.split()[0]) for line in left if "public" in line or "no family" in line) <= 40
 
 

@@ -88,6 +88,16 @@ def test_development_families_of_further_archives_need_not_be_held_out(tmp_path:
         Npz.load(replace(spec, development=("d.2",)))
 
 
+@pytest.mark.parametrize("name", ["a+b.npz", "a#b.npz", "a+b#c.npz"])
+def test_a_path_may_hold_plus_and_hash(name: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / name, x=IMAGES, other=LABELS, y=LABELS % 4)
+    np.savez(tmp_path / "far.npz", x=255 - IMAGES, y=LABELS)
+    plain = Npz.load(small(f"npz:{tmp_path / name}"))
+    assert {task.family for task in plain.tasks if task.kind == "family"} == {"0", "1", "2", "3"}
+    spec = small(f"npz:{tmp_path / name}#other+{tmp_path / 'far.npz'}", private=("5", "far.0"))
+    assert {task.id for task in Npz.load(spec).select("private")} == {"5", "far.0"}
+
+
 def bad_file(name: str, content: bytes) -> Callable[[Path, Any], DataSpec]:
     def write(root: Path, _: Any) -> DataSpec:
         (root / name).write_bytes(content)
@@ -110,6 +120,13 @@ BAD: dict[str, tuple[Callable[..., DataSpec], str]] = {
     "pickled": (bad_npz(x=np.asarray([{}])), "expected an .npz archive of plain arrays"),
     "without x": (bad_npz(images=IMAGES, y=LABELS), "only the keys images, y: expected 'x'"),
     "of floats": (bad_npz(x=IMAGES / 255, y=LABELS), "has float64 .* expected 'x' as uint8"),
+    "empty": (bad_npz(x=IMAGES[:0], y=LABELS[:0]), "has no image .* expected at least one"),
+    "without an array": (bad_npz(), r"only the keys \(none\): expected 'x'|only the keys .*: expected 'x'"),
+    "of MedMNIST without labels": (bad_npz(train_images=IMAGES), "train_images.*: expected 'train_labels' too"),
+    "of MedMNIST with two sizes": (
+        bad_npz(train_images=IMAGES, test_images=IMAGES[:, 1:], train_labels=LABELS, test_labels=LABELS),
+        "its images do not go together",
+    ),
     "without labels": (bad_npz(x=IMAGES), "expected either 'y'"),
     "with too few labels": (bad_npz(x=IMAGES, y=LABELS[:5]), "5 labels for 180 images"),
     "with too few names": (bad_npz(x=IMAGES, y=LABELS, names=np.asarray(["a"])), "from 0 to 5: .* the 1 'names'"),

@@ -67,8 +67,8 @@ def test_copies_of_and_among_test_images_leave(tmp_path: Path, three: Any) -> No
     held_out = {task.id: (len(task), len(task.reference)) for task in collection.tasks if task.split != "public"}
     assert held_out == {"phantoms": (40, 10), "patients": (40, 10)}
     assert len(np.unique(np.concatenate([task.indices for task in collection.select("public")]))) == 40
-    assert collection.passed_over == (
-        "5 exact duplicates",
+    assert collection.passed_over == ("5 exact duplicates",)
+    assert collection.remarks == (
         "4 images of the tuning family 'phantoms', nearly equal to images of the private family 'patients'",
         "3 images of the public family 'holiday', nearly equal to images of the private family 'patients'",
         "2 images of the public family 'holiday', equal to images of the tuning family 'phantoms'",
@@ -82,6 +82,19 @@ def test_hidden_parquet_files_and_rows_without_a_label_are_counted(tmp_path: Pat
     pq.write_table(table.set_column(1, "label", pa.array([None, "holiday"])), tmp_path / "more.parquet")
     collection = Parquet.load(spec)
     assert collection.passed_over == ("1 hidden file", "1 row without a label", "1 exact duplicate")
+
+
+def test_a_folder_called_test_is_the_test_split_and_the_column_image_is_taken(tmp_path: Path, three: Any) -> None:
+    """The layout of the hub's own conversion: train/0000.parquet and test/0000.parquet; masks beside images."""
+    for name, families in (("train", three.families), ("test", {"patients": three.pictures(8)})):
+        images = [{"bytes": png(image), "path": None} for part in families.values() for image in part]
+        labels = [family for family, part in families.items() for _ in part]
+        (tmp_path / name).mkdir()
+        masks = [PNG] * len(images)
+        pq.write_table(pa.table({"mask": masks, "image": images, "label": labels}), tmp_path / name / "0000.parquet")
+    collection = Parquet.load(three.spec(f"parquet:{tmp_path}"))
+    assert (len(collection.task("patients")), len(collection.task("patients").reference)) == (40, 40)
+    assert collection.passed_over == ()  # of masks all but one would be duplicates
 
 
 PNG = {"bytes": png(IMAGES[0]), "path": None}
@@ -109,6 +122,11 @@ def relabel(root: Path, label: int) -> None:
     pq.write_table(table.set_column(1, "label", pa.array([label] * len(table))), path)
 
 
+def describe(root: Path, description: bytes) -> None:
+    path = root / "train-00000-of-00001.parquet"
+    pq.write_table(pq.read_table(path).replace_schema_metadata({b"huggingface": description}), path)
+
+
 BAD: dict[str, tuple[Callable[..., DataSpec], str]] = {
     "missing": (lambda root, write: small(f"parquet:{root / 'none'}"), r"a \.parquet file or a folder"),
     "corrupt": (bad_file("a.parquet", b"PAR1"), "expected an intact parquet file"),
@@ -118,6 +136,27 @@ BAD: dict[str, tuple[Callable[..., DataSpec], str]] = {
     "with a label without name": (
         lambda root, write: (write["parquet"](root), relabel(root, -2))[0],
         "row 0 of .* has the label -2: expected 0 to 5",
+    ),
+    "with a label above all names": (
+        lambda root, write: (write["parquet"](root), relabel(root, 6))[0],
+        "row 0 of .* has the label 6: expected 0 to 5",
+    ),
+    "with a fraction as label": (
+        bad_parquet(img=[PNG], label=[0.5]),
+        "row 0 of .* has the label 0.5: expected a whole",
+    ),
+    "with lists as labels": (bad_parquet(img=[PNG], label=[[1]]), r"row 0 of .* has the label \[1\]: expected a whole"),
+    "with two image columns": (
+        bad_parquet(mask=[PNG], photo=[PNG], label=[0]),
+        "images may be mask or photo; expected one, or one called 'image': rename it",
+    ),
+    "with metadata that is no JSON": (
+        lambda root, write: (write["parquet"](root), describe(root, b"no JSON"))[0],
+        "metadata under 'huggingface' that is no description of columns",
+    ),
+    "with metadata of another kind": (
+        lambda root, write: (write["parquet"](root), describe(root, b"[1]"))[0],
+        "metadata under 'huggingface' that is no description of columns",
     ),
     "unlabelled": (bad_parquet(img=[PNG], label=[-1]), "no labelled image"),
     "with a corrupt image": (

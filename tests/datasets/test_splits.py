@@ -72,7 +72,8 @@ def test_a_plan_and_a_listing_say_what_was_left_out(letters: Path, capsys: pytes
     status, out, _ = dphyper(capsys, "ls", "tasks", "--source", sweep["cell"]["data"]["source"])
     assert (status, out.count(said)) == (0, 1)
     assert out.splitlines()[0].split() == ["public", "40", "A"]
-    chosen = ["--source", sweep["cell"]["data"]["source"], "--data.private", "[A]", "--data.tuning", "[D]"]
+    assert out.splitlines()[-1] == "data: letters: 160 records in 4 families"
+    chosen = ["--source", sweep["cell"]["data"]["source"], "--data.private", "A", "--data.tuning", "[D]"]
     status, out, _ = dphyper(capsys, "ls", "tasks", *chosen)
     assert (status, out.count("private      40 A\n"), out.count("tuning       41 D\n")) == (0, 1, 1)
     assert "data: 1 image of the public family 'B', equal to images of the tuning family 'D'\n" in out

@@ -58,3 +58,13 @@ def test_what_is_no_sweep_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("name: a/b\ngrid: [{method: [dp_sgd]}]")
     with pytest.raises(UserError, match="expected a name without a slash"):
         read_sweep(str(tmp_path / "a.yaml"))
+
+
+def test_quoted_names_stay_text_in_a_sweep_file(tmp_path: Path) -> None:
+    """Folders called 01 and 1.10 can be swept; what YAML reads as no name is refused."""
+    path = tmp_path / "names.yaml"
+    path.write_text('name: x\ncell: {method: dp_sgd}\ngrid: [{task: ["01", "on", "1.10", "0x1f", 8, "été"]}]')
+    assert [cell.task for cell in read_sweep(str(path))[1]] == ["01", "on", "1.10", "0x1f", "8", "été"]
+    path.write_text("name: x\ncell: {method: dp_sgd}\ngrid: [{task: [on]}]")
+    with pytest.raises(UserError, match="YAML reads a name as True: expected text, put the name in quotes"):
+        read_sweep(str(path))

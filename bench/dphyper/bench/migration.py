@@ -29,7 +29,9 @@ _LEDGER_SCHEMA, _FORMER_LEDGER_SCHEMA = 2, 1
 _NEW_BASE: Mapping[str, Any] = {"kind": "unet", "flips": False}
 # What `base.convolutions` of former schemas meant, in groups of layers.
 _LAYERS: Mapping[bool, list[str]] = {False: ["attention", "time"], True: ["attention", "time", "convolutions"]}
+# What specs of schema 3 left out at its default, and what those of schemas 3 and 4 do not know yet.
 _NEW_DATA: Mapping[str, Any] = {"development": [], "show_reference": False}
+_NEWEST_DATA: Mapping[str, Any] = {"public": [], "fit": "crop", "background": "white", "value_range": []}
 _TIMES = ("seconds_adapt", "seconds_evaluate")
 # Columns of schema 3 and what they are called now, by group.
 _METRICS = {"fid": "frechet", "kid": "kernel", "denoising_loss": "denoising_loss"}
@@ -234,7 +236,7 @@ def _spec(spec: Mapping[str, Any]) -> dict[str, Any]:
     base = {**_NEW_BASE, **spec["base"]}
     if "convolutions" in base:
         base["layers"] = _LAYERS[base.pop("convolutions")]
-    return {**kept, "data": {**_NEW_DATA, **spec["data"]}, "base": base}
+    return {**kept, "data": {**_NEW_DATA, **_NEWEST_DATA, **spec["data"]}, "base": base}
 
 
 def _ledger(ledger: Mapping[str, Any]) -> dict[str, Any]:

@@ -227,7 +227,10 @@ def distinct_public_work(cells: Iterable[Cell]) -> list[Cell]:
     """One cell for each method and public configuration among the cells."""
     return list(
         {
-            content_hash([c.data.__dict__, c.base.__dict__, c.method, c.options, c.embedding_dim]): c for c in cells
+            content_hash(
+                [dataclasses.asdict(c.data), dataclasses.asdict(c.base), c.method, c.options, c.embedding_dim]
+            ): c
+            for c in cells
         }.values()
     )
 

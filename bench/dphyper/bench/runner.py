@@ -95,8 +95,9 @@ class Runner:
         """
         cells = list(cells)
         for data in dict.fromkeys(cell.data for cell in cells):
-            for line in self.public.collection(data).passed_over:
+            for line in self.public.collection(data).account:
                 print(f"data: {line}", flush=True)
+            self.public.collection(data).require(cell.task for cell in cells if cell.data == data)
         for cell in cells:
             self.public.collection(cell.data).draw(cell.task, cell.n, cell.seed)
 

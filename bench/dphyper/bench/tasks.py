@@ -5,13 +5,13 @@ every family to one split: *public* tasks train the base model and the hypernetw
 families held out so that hyper-parameters can be chosen on them at no privacy cost, *private* tasks are
 families that no public stage has seen. The constructor refuses a collection in which two splits share a
 record, by index or by content. It cannot see near duplicates: the sources that come with the harness leave them out
-and say so in ``passed_over``.
+and say so in ``remarks``.
 
 Shapes: N pool size, n private records, H W C image height, width, channels.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dphyper.core.errors import UserError, unknown_name
+from dphyper.core.names import family_name
 
 Split = Literal["public", "tuning", "private"]
 Kind = Literal["family", "cluster"]
@@ -79,8 +80,9 @@ class Collection:
         tasks: All tasks of all splits.
         licence: Licence and source of the data, one line, for the report.
         show_reference: Whether images of held-out families may be shown.
-        passed_over: What was left out of the source, one line each, for the user alone: the lines tell of private
-            records.
+        passed_over: What was left out of the source and counts for nothing, in words with its number, for the user
+            alone: the words tell of private records.
+        remarks: Lines for the user alone on what was assumed of the images, and which left their split.
 
     Raises:
         UserError: No public or no private task, a duplicate id, an empty task, or two splits that share a
@@ -93,6 +95,7 @@ class Collection:
     licence: str = ""
     show_reference: bool = False
     passed_over: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         ids = [task.id for task in self.tasks]
@@ -122,6 +125,13 @@ class Collection:
     def _digests(self) -> list[bytes]:
         return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in self.records]
 
+    @property
+    def account(self) -> tuple[str, ...]:
+        """Lines for the user alone: the remarks, and at last how much there is and what was passed over."""
+        families = {task.family for task in self.tasks if task.kind == "family"}
+        size = f"{self.name}: {len(self.records):,} records in {len(families):,} families"
+        return (*self.remarks, "; passed over: ".join([size, *filter(None, [", ".join(self.passed_over)])]))
+
     def select(self, split: Split) -> tuple[Task, ...]:
         """All tasks of one split, in the order of the source."""
         return tuple(task for task in self.tasks if task.split == split)
@@ -132,10 +142,26 @@ class Collection:
         Raises:
             UserError: There is none; the message names the nearest private or tuning task.
         """
+        wanted = family_name(task_id)
         for task in self.tasks:
-            if task.id == task_id:
+            if family_name(task.id) == wanted:
                 return task
         raise unknown_name("task", task_id, [task.id for task in self.tasks if task.split != "public"])
+
+    def require(self, task_ids: Iterable[str]) -> None:
+        """Refuse names of tasks that the collection does not have, all of them at once.
+
+        Raises:
+            UserError: There are some; the message names them, and the private and tuning tasks.
+        """
+        known = {family_name(task.id) for task in self.tasks}
+        missing = [task_id for task_id in dict.fromkeys(task_ids) if family_name(task_id) not in known]
+        if len(missing) > 1:
+            held_out = ", ".join(task.id for task in self.tasks if task.split != "public")
+            named = ", ".join(f"'{task_id}'" for task_id in missing)
+            raise UserError(f"unknown tasks {named} of '{self.name}': expected some of {held_out}")
+        for task_id in missing:
+            self.task(task_id)
 
     def held_out(self, task_id: str) -> Task:
         """The private or tuning task of that id: one that no public stage is trained on.
@@ -165,7 +191,7 @@ class Collection:
                 f"n = {n} records asked of task '{task_id}', which has {len(task)}: take a smaller n, so that a "
                 "held-out rest is left as the reference"
             )
-        order = np.random.default_rng([seed, *task_id.encode()]).permutation(task.indices)
+        order = np.random.default_rng([seed, *task.id.encode()]).permutation(task.indices)
         reference = np.concatenate([order[n:], task.reference])
         return Draw(records=self.records[order[:n]], reference=self.records[reference])
 

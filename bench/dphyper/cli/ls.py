@@ -1,26 +1,35 @@
-"""``dphyper ls``: list what is registered, a source's tasks or a store's cells.
+"""``dphyper ls``: list what is registered, the tasks that data make, or a store's cells.
 
 Methods, data sources, targets and metrics are registered. What is listed of them is read from the sources of their
-classes, which are not imported: the list comes at once, and names also what cannot run here.
+classes, which are not imported: the list comes at once, and names also what cannot run here. Tasks are those of the
+``--data`` keys or of a sweep file, cut as a run cuts them; what is said of private records is for the user alone.
 """
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
+from dphyper.core.errors import UserError
 from dphyper.core.registry import Registry
 from dphyper.core.specs import DataSpec
 
-HELP = "list methods, data sources, targets, metrics, a source's tasks, a store's cells"
+if TYPE_CHECKING:
+    from dphyper.bench.tasks import Collection
+
+HELP = "list methods, data sources, targets, metrics, the tasks of data or of a sweep, a store's cells"
 
 
 def parser() -> ArgumentParser:
     """What to list, and of which data or store."""
     made = ArgumentParser(exit_on_error=False, description="List what there is.")
     made.add_argument("what", choices=[*LISTS], help="what to list")
+    made.add_argument("file", nargs="?", default="", help="of tasks: a sweep file, in place of the data keys")
     made.add_argument("--source", type=str, default="", help="of tasks: short for --data.source")
+    made.add_argument("--clusters", action="store_true", help="of tasks: public clusters one by one")
+    made.add_argument("--sheet", type=str, default="", help="of tasks: write a PNG with images of every family")
     made.add_class_arguments(DataSpec, "data")
     made.add_argument("--store", type=str, default="runs/demo", help="of cells: the folder of results")
     return made
@@ -71,11 +80,56 @@ def _registered(registry: Registry[Any], width: int, literal: str = "", literal_
 def _tasks(config: Namespace) -> Iterator[str]:
     from dphyper.bench.catalog import DATASETS
 
+    wanted, asked = _data_of(config), []
+    for number, (spec, task_ids) in enumerate(wanted.items(), 1):
+        collection = DATASETS[spec.scheme].load(spec)
+        if len(wanted) > 1:
+            yield f"{collection.name}, {spec.image_size} × {spec.image_size} × {spec.channels}:"
+        yield from _splits(collection, config.clusters)
+        if config.sheet:
+            from dphyper.bench.contact_sheet import contact_sheet
+
+            path = Path(config.sheet)
+            if len(wanted) > 1:  # one for each collection
+                path = path.with_stem(f"{path.stem}-{number}")
+            contact_sheet(collection, path)
+            yield f"sheet: {path}"
+        asked.append((collection, task_ids))
+    for collection, task_ids in asked:  # when all is listed
+        collection.require(task_ids)
+
+
+def _data_of(config: Namespace) -> dict[DataSpec, list[str]]:
+    """The data to list, each with the tasks that a sweep asks of it.
+
+    Raises:
+        UserError: A sweep file and data keys, or a file that says something wrong.
+    """
     spec = dataclasses.replace(config.data, **({"source": config.source} if config.source else {}))
-    collection = DATASETS[spec.scheme].load(spec)
-    for task in collection.tasks:
-        yield f"{task.split:8} {len(task):6} {task.id}{' (development)' if task.development else ''}"
-    for line in collection.passed_over:
+    if not config.file:
+        return {spec: []}
+    if spec != DataSpec():
+        raise UserError(f"both the sweep file '{config.file}' and data keys are given: expected one of them")
+    from dphyper.sweeps.plan import read_sweep
+
+    found: dict[DataSpec, list[str]] = {}
+    for cell in read_sweep(config.file)[1]:
+        tasks = found.setdefault(cell.data, [])
+        if cell.task not in tasks:
+            tasks.append(cell.task)
+    return found
+
+
+def _splits(collection: "Collection", clusters: bool) -> Iterator[str]:
+    """Each task with its split and size, and what became of the rest."""
+    shown = [task for task in collection.tasks if clusters or task.kind == "family"]
+    for task in shown:
+        held_back = f" + {len(task.reference)} for the reference" if len(task.reference) else ""
+        note = " (development)" if task.development else ""
+        yield f"{task.split:8} {len(task):6} {task.id}{held_back}{note}"
+    if hidden := len(collection.tasks) - len(shown):
+        yield f"public          and {hidden} clusters (--clusters lists them)"
+    for line in collection.account:
         yield f"data: {line}"
 
 

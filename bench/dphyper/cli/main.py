@@ -10,6 +10,7 @@ executed, so that help comes at once and needs no torch.
 import os
 import sys
 from importlib import import_module
+from importlib.metadata import version
 from typing import NoReturn
 
 from jsonargparse import ArgumentParser
@@ -50,7 +51,7 @@ def _execute(argv: list[str]) -> int:
         argv = [*argv[:2], "--config", *argv[2:]]
     modules = {name: import_module(f"dphyper.cli.{name}") for name in COMMANDS}
     parsers: dict[str, ArgumentParser] = {name: module.parser() for name, module in modules.items()}
-    parser = ArgumentParser(prog="dphyper", description=DESCRIPTION, exit_on_error=False)
+    parser = ArgumentParser(prog="dphyper", description=DESCRIPTION, exit_on_error=False, version=version("dphyper"))
     commands = parser.add_subcommands(dest="command")
     for name, module in modules.items():
         commands.add_subcommand(name, parsers[name], help=module.HELP)

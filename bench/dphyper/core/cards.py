@@ -2,7 +2,8 @@
 
 So a list of methods needs no torch, and a report names methods on a machine that cannot run them. Only literals are
 read: the docstring's first line and class attributes such as ``label = "DP-SGD"``, inherited ones included as far as
-the bases lie in the same distribution or in dphyper. A class whose source is not there has an empty card.
+the bases lie in the same distribution or in dphyper. A class whose source is not there, or is no Python, has an empty
+card.
 """
 
 import ast
@@ -36,7 +37,7 @@ def read_card(location: str) -> Card:
     >>> read_card("dphyper.core.cards:Card").summary
     'Literals of a class.'
     """
-    module, name = location.split(":")
+    module, _, name = location.partition(":")
     tree = _parsed(module)
     own = next((node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name), None)
     if own is None:
@@ -54,11 +55,11 @@ def read_card(location: str) -> Card:
 def _parsed(module: str) -> ast.Module:
     try:
         spec = importlib.util.find_spec(module)
-    except ImportError:
-        spec = None
-    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+        if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+            return ast.Module([], [])
+        return ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    except Exception:  # the packages above a module are imported, and may raise anything
         return ast.Module([], [])
-    return ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
 
 
 def _origin(name: str, module: str, tree: ast.Module) -> str:

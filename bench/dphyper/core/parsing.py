@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from dphyper.core.errors import UserError, unknown_name
+from dphyper.core.names import Names, as_typed
 
 T = TypeVar("T")
 
@@ -29,11 +30,34 @@ def parse(
         UserError: An unknown key, or a value that does not fit.
     """
     try:
-        parsed = parser.parse_object(dict(given)) if isinstance(given, Mapping) else parser.parse_args(list(given))
+        if isinstance(given, Mapping):
+            parsed = parser.parse_object(dict(given))
+        else:
+            parsed = parser.parse_args(_with_names_quoted(given, command or parser))
     except ArgumentError as error:
         raise _in_one_line(error.message, command or parser) from error
     values: Namespace = parser.instantiate(parsed)
     return values
+
+
+def _with_names_quoted(arguments: Sequence[str], parser: ArgumentParser) -> list[str]:
+    """Arguments with the values of name options as quoted YAML, which the parser would read as numbers and booleans."""
+    options = {
+        option
+        for action in parser._actions
+        if getattr(action, "_typehint", None) is Names
+        for option in action.option_strings
+    }
+    quoted: list[str] = []
+    for argument in arguments:
+        option, equals, value = argument.partition("=")
+        if quoted and quoted[-1] in options:
+            quoted.append(as_typed(argument))
+        elif equals and option in options:
+            quoted.append(f"{option}={as_typed(value)}")
+        else:
+            quoted.append(argument)
+    return quoted
 
 
 def build(kind: type[T], values: Namespace) -> T:

@@ -1,7 +1,8 @@
 """Registries: short names of classes that are imported only when they are used.
 
 What a registry holds comes from entry points alone, ours (``pyproject.toml``) and those of outside packages alike.
-Importing a registry imports none of its classes. A name that is registered twice is an error that shows both parties.
+Importing a registry imports none of its classes. A name that is registered twice is an error that shows both parties,
+when it is looked up: every other name stays usable.
 A class that is not of the registry's kind is refused when it is looked up. Whether a class works is not checked here:
 the contract suites do that.
 """
@@ -36,20 +37,23 @@ class Registry(Mapping[str, type[T]], Generic[T]):
     def __init__(self, kind: str, base: str, group: str) -> None:
         self.kind, self._base, self.group = kind, base, group
         self.locations: dict[str, str] = {}
+        self._twice: dict[str, str] = {}
         for point in entry_points(group=group):
-            taken = self.locations.setdefault(point.name, point.value)
-            if taken != point.value:
-                raise UserError(
-                    f"{kind} '{point.name}' is registered twice, as {taken} and as {point.value}: rename one of them"
-                )
+            if self.locations.setdefault(point.name, point.value) != point.value:
+                self._twice[point.name] = point.value
 
     def __getitem__(self, name: str) -> type[T]:
         """The class of that name.
 
         Raises:
-            UserError: The name is unknown, its class cannot be imported, or it is of another kind.
+            UserError: The name is unknown or registered twice, its class cannot be imported, or it is of another kind.
         """
         location, base = self._location(name), _load(self._base)
+        if name in self._twice:
+            raise UserError(
+                f"{self.kind} '{name}' is registered twice, as {location} and as {self._twice[name]}: rename one "
+                "of them"
+            )
         try:
             found = _load(location)
         except Exception as error:  # an outside module may raise anything while it is imported

@@ -7,14 +7,17 @@ module imports no torch.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import entry_points
 from typing import Any, Literal
 
 from dphyper.core.errors import UserError
+from dphyper.core.names import Names, Part, family_name, names
 
 RelationName = Literal["add_or_remove_one", "zero_out", "replace_one"]
 WandbMode = Literal["auto", "online", "offline", "off"]
@@ -44,11 +47,18 @@ class DataSpec:
     Attributes:
         source: A registered source, with its argument behind a colon where it takes one: ``glyphs``,
             ``torchvision:CIFAR10``, ``folder:PATH``. ``dphyper ls data`` lists them.
+        public: Sources of the public images, in place of ``source``: each as there, or ``{source: SOURCE, families:
+            [NAME, NAME]}`` for some of its families. Empty for ``source`` alone.
+        private: What is kept private: families of the public sources by name, or other sources written as in
+            ``public``; empty for the source's own choice.
+        tuning: Public families held out for tuning, written as in ``private``; empty for the source's own choice.
         root: Folder in which ``torchvision:`` looks for data before it downloads.
         image_size: Height and width in pixels that every image is resized to.
         channels: 1 for grey, 3 for RGB.
-        private: Families kept private; empty for the source's own choice.
-        tuning: Public families held out for tuning; empty for the source's own choice.
+        fit: How an image becomes square: ``crop`` takes its largest centred square, ``pad`` adds background.
+        background: What lies under transparent pixels and, with ``pad``, beside the image.
+        value_range: Values that are black and white in images of more than 8 bits or of floats, such as
+            ``[0, 4095]``; empty for what each file declares.
         cluster_sizes: Mean sizes of the public clusters that are added to the public families, one clustering
             for each size; empty for none.
         min_task_size: Families and clusters with fewer images are no task of their own.
@@ -59,37 +69,68 @@ class DataSpec:
     """
 
     source: str = "glyphs"
+    public: Names = ()
+    private: Names = ()
+    tuning: Names = ()
     root: str = "data"
     image_size: int = 16
     channels: int = 1
-    private: tuple[str, ...] = ()
-    tuning: tuple[str, ...] = ()
+    fit: Literal["crop", "pad"] = "crop"
+    background: Literal["white", "black"] = "white"
+    value_range: tuple[float, ...] = ()
     cluster_sizes: tuple[int, ...] = (64, 160)
     min_task_size: int = 24
-    development: tuple[str, ...] = ()
+    development: Names = ()
     show_reference: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("private", "tuning", "development", "public"):
+            object.__setattr__(self, name, names(getattr(self, name)))
+        object.__setattr__(self, "value_range", tuple(map(float, self.value_range)))
         _positive(image_size=self.image_size, min_task_size=self.min_task_size)
         for size in self.cluster_sizes:
             _positive(cluster_sizes=size)
         if self.channels not in (1, 3):
             raise UserError(f"data.channels = {self.channels}: expected 1 (grey) or 3 (RGB)")
+        if self.value_range and not (len(self.value_range) == 2 and self.value_range[0] < self.value_range[1]):
+            raise UserError(f"data.value_range = {list(self.value_range)}: expected [BLACK, WHITE], such as [0, 4095]")
+        if self.public and self.source != DataSpec.source:
+            raise UserError(
+                f"data.public stands in place of data.source, and both are given: add '{self.source}' to data.public, "
+                "or leave data.public out"
+            )
         both = set(self.private) & set(self.tuning)
         if both:
-            raise UserError(
-                f"family '{min(both)}' is named both in data.private and in data.tuning: keep it in one of them"
-            )
+            name = min(map(str, both))
+            raise UserError(f"family '{name}' is named both in data.private and in data.tuning: keep it in one of them")
 
     @property
     def scheme(self) -> str:
-        """The registered name of the source, the part before the colon."""
-        return self.source.partition(":")[0]
+        """The registered name of the source, the part before the colon; ``mixed`` where there are several sources."""
+        several = self.public or any(is_source(entry) for entry in (*self.private, *self.tuning))
+        return "mixed" if several else self.source.partition(":")[0]
 
     @property
     def argument(self) -> str:
         """What stands behind the colon of the source, empty when nothing does."""
         return self.source.partition(":")[2]
+
+
+def is_source(entry: str | Part) -> bool:
+    """Whether an entry of ``data.private`` or ``data.tuning`` is a source of its own, and no family's name.
+
+    >>> is_source("folder:scans"), is_source("digits8"), is_source("CT: thorax"), is_source(Part(source="digits8"))
+    (True, False, False, True)
+    """
+    if isinstance(entry, Part):
+        return True
+    scheme, colon, _ = entry.partition(":")
+    return bool(colon) and scheme in _schemes()
+
+
+@functools.cache
+def _schemes() -> frozenset[str]:
+    return frozenset(point.name for point in entry_points(group="dphyper.datasets"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +233,8 @@ class Cell:
     reproducible_noise: bool = False
 
     def __post_init__(self) -> None:
+        if self.task:
+            object.__setattr__(self, "task", family_name(self.task))
         if not self.epsilon > 0:
             raise UserError(f"epsilon = {self.epsilon}: expected a number above 0, or inf for no privacy at all")
         if self.n < 2:

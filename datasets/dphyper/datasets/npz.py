@@ -11,13 +11,12 @@ Images are (N, H, W), (N, H, W, 1) or (N, H, W, 3) uint8. The layouts:
 
 Public data come from the first archive alone. A family of a further archive is called ``STEM.NAME``, counts as far, and
 is loaded only if it is named private or tuning. Names that are equal as text make one family, such as a class listed
-twice, or classes of two archives of one stem.
+twice, or classes of two archives of one stem. A ``+`` or ``#`` in the path of a file that exists is part of its name.
 
 Guarantees that nothing in the archive is executed (no pickles). Families of nearly the same meaning (mail, email) are
 for the user to put on one side of the split.
 """
 
-import dataclasses
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -27,31 +26,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dphyper.bench.source import Source
-from dphyper.bench.tasks import Collection
 from dphyper.core.errors import UserError, unknown_name
+from dphyper.core.names import family_name
 from dphyper.core.specs import DataSpec
-from dphyper.datasets._cut import cut
-from dphyper.datasets._families import by_label, family_name, merge_by_name
+from dphyper.datasets._cut import Pool, PooledSource
+from dphyper.datasets._families import by_label, merge_by_name
 from dphyper.datasets._images import fit_arrays
 
 
-class Npz(Source):
+class Npz(PooledSource):
     """NumPy archives: ``npz:PATH``, or ``npz:PATH+PATH+…``."""
 
     @classmethod
-    def load(cls, spec: DataSpec) -> Collection:
-        """Load the archives; private by default the last two families of the first, tuning the one before.
+    def read(cls, spec: DataSpec) -> Pool:
+        """Read the archives; private by default the last two families of the first, tuning the one before.
 
         Raises:
             UserError: A file is missing, is no archive of plain arrays, or has none of the layouts.
         """
-        first, *further = spec.argument.split("+")
-        images, families = read(first, spec)
+        first, *further = _archives(spec.argument)
+        images, families = read_archive(first, spec)
         pool, named, known, far = [images], [*families.items()], set(families), []
         wanted = {*map(family_name, (*spec.private, *spec.tuning))}
         for part in further:
-            others, theirs = read(part, spec)
+            others, theirs = read_archive(part, spec)
             for name, rows in theirs.items():
                 family = family_name(f"{_path(part).stem}.{name}")
                 known.add(family)
@@ -59,27 +57,37 @@ class Npz(Source):
                     named.append((family, np.arange(len(rows)) + sum(map(len, pool))))
                     pool.append(others[rows])
                     far.append(family)
-        developed = {*map(family_name, spec.development)}
-        for family in sorted(wanted | developed):
+        for family in sorted(wanted):
             if family not in known:
                 raise unknown_name("family", family, known)
         families = merge_by_name(named)
-        return cut(
+        return Pool(
             name="+".join(_path(part).stem for part in (first, *further)),
             images=np.concatenate(pool),
             families=families,
-            # A family of a further archive that is not held out is not there at all.
-            spec=dataclasses.replace(spec, development=tuple(sorted(developed & families.keys()))),
             far=far,
+            elsewhere=sorted(known - families.keys()),
             licence=f"images of {spec.argument}, under their owners' terms",
         )
 
 
+def _archives(argument: str) -> list[str]:
+    """The archives of an argument: at each ``+`` a new one, but where one is the name of a file that exists."""
+    words, found = argument.split("+"), list[str]()
+    while words:
+        joined = ("+".join(words[:length]) for length in range(len(words), 1, -1))
+        part = next((it for it in joined if _path(it).is_file() and "+" not in it[len(str(_path(it))) :]), words[0])
+        found.append(part)
+        words = words[part.count("+") + 1 :]
+    return found
+
+
 def _path(part: str) -> Path:
-    return Path(part.partition("#")[0])
+    """The file of an archive, without the key of its labels."""
+    return Path(part if "#" not in part or Path(part).is_file() else part.rpartition("#")[0])
 
 
-def read(part: str, spec: DataSpec) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.int64]]]:
+def read_archive(part: str, spec: DataSpec) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.int64]]]:
     """Images (N, H, W, C) of an archive, and the rows of its families.
 
     Args:
@@ -89,7 +97,8 @@ def read(part: str, spec: DataSpec) -> tuple[NDArray[np.uint8], dict[str, NDArra
     Raises:
         UserError: The file is missing, is no archive of plain arrays, or has none of the layouts.
     """
-    path, key = _path(part), part.partition("#")[2] or "y"
+    path = _path(part)
+    key = "y" if part == str(path) else part.rpartition("#")[2] or "y"
     if not path.is_file():
         raise UserError(f"data.source '{spec.source}': expected npz:PATH with a file that exists, not '{path}'")
     try:
@@ -97,16 +106,22 @@ def read(part: str, spec: DataSpec) -> tuple[NDArray[np.uint8], dict[str, NDArra
             arrays: dict[str, NDArray[Any]] = dict(archive)
     except (ValueError, OSError, EOFError, TypeError, zlib.error, zipfile.BadZipFile) as error:
         raise UserError(f"cannot read {path} ({error}): expected an .npz archive of plain arrays") from error
-    if "train_images" in arrays:
-        splits = [name for name in ("train", "val", "test") if f"{name}_images" in arrays]
-        arrays["x"] = np.concatenate([arrays[f"{name}_images"] for name in splits])
-        arrays["y"] = np.concatenate([arrays[f"{name}_labels"] for name in splits])
+    if splits := [name for name in ("train", "val", "test") if f"{name}_images" in arrays]:
+        for kind, plain in (("images", "x"), ("labels", "y")):
+            try:
+                arrays[plain] = np.concatenate([arrays[f"{split}_{kind}"] for split in splits])
+            except KeyError as error:
+                raise UserError(f"{path} has the keys {', '.join(arrays)}: expected {error} too") from error
+            except ValueError as error:
+                raise UserError(f"{path}: its {kind} do not go together ({error}): expected one shape") from error
     images = arrays.get("x", np.empty(0))
     if images.dtype != np.uint8 or not (images.ndim == 3 or (images.ndim == 4 and images.shape[-1] in (1, 3))):
         given = f"{images.dtype} {images.shape}" if "x" in arrays else f"only the keys {', '.join(arrays) or '(none)'}"
         raise UserError(
             f"{path} has {given}: expected 'x' as uint8 images of shape (N, H, W), (N, H, W, 1) or (N, H, W, 3)"
         )
+    if not images.size:
+        raise UserError(f"{path} has no image ('x' is of shape {images.shape}): expected at least one")
     return fit_arrays(images, spec), _families(path, arrays, len(images), key)
 
 

@@ -13,11 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torchvision import datasets
 
-from dphyper.bench.source import Source
-from dphyper.bench.tasks import Collection
 from dphyper.core.errors import UserError, unknown_name
 from dphyper.core.specs import DataSpec
-from dphyper.datasets._cut import cut
+from dphyper.datasets._cut import Pool, PooledSource
 from dphyper.datasets._families import by_label
 from dphyper.datasets._files import visible_files
 from dphyper.datasets._images import decode, fit_arrays
@@ -76,12 +74,12 @@ KNOWN = {
 }
 
 
-class Torchvision(Source):
+class Torchvision(PooledSource):
     """Image sets by torchvision's loaders: ``torchvision:NAME``."""
 
     @classmethod
-    def load(cls, spec: DataSpec) -> Collection:
-        """Load one set with its test split.
+    def read(cls, spec: DataSpec) -> Pool:
+        """Read one set with its test split.
 
         Raises:
             UserError: An unknown set, or one that is neither under ``spec.root`` nor can be downloaded.
@@ -90,11 +88,10 @@ class Torchvision(Source):
             raise unknown_name("torchvision set", spec.argument, KNOWN)
         known = KNOWN[spec.argument]
         images, families, test = (_omniglot if spec.argument == "Omniglot" else _train_and_test)(spec)
-        return cut(
+        return Pool(
             name=spec.argument,
             images=images,
             families=families,
-            spec=spec,
             private=known.private,
             tuning=known.tuning,
             test=test,
@@ -142,8 +139,9 @@ def _omniglot(spec: DataSpec) -> _Parts:
     folder = Path(_open(spec, background=True).target_folder)
     files, _ = visible_files(folder, folder.glob("*/*/*.png"))
     names = sorted({file.parts[-3] for file in files})
+    images, _ = decode(((str(file), file) for file in files), spec)
     return (
-        np.stack([decode(file, str(file), spec) for file in files]),
+        images,
         by_label(np.asarray([names.index(file.parts[-3]) for file in files]), names),
         np.zeros(len(files), np.bool_),
     )

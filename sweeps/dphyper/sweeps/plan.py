@@ -16,6 +16,7 @@ from jsonargparse import ArgumentParser
 
 from dphyper.bench.catalog import canonical
 from dphyper.core.errors import UserError, unknown_name
+from dphyper.core.names import Value, typed_name
 from dphyper.core.parsing import build, parse
 from dphyper.core.specs import Cell, Performance, WandbMode
 
@@ -38,11 +39,11 @@ class Sweep:
     """
 
     name: str
-    grid: list[dict[str, list[Any]]]
+    grid: list[dict[str, list[Value]]]
     store: str = ""
     wandb: WandbMode = "auto"
     performance: Performance = field(default_factory=Performance)
-    cell: dict[str, Any] = field(default_factory=dict)
+    cell: dict[str, Value] = field(default_factory=dict)
     searches: list[str] = field(default_factory=list)
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -113,7 +114,7 @@ def parse_cell(plain: Mapping[str, Any]) -> Cell:
     '8'
     """
     # YAML reads a task called 8 as a number, and "inf" as a word.
-    given = {key: str(value) if key in ("task", "method") else value for key, value in plain.items()}
+    given = {key: typed_name(value) if key in ("task", "method") else value for key, value in plain.items()}
     if given.get("epsilon") == "inf":
         given["epsilon"] = math.inf
     return build(Cell, parse(_cell_parser(), given))
