@@ -99,8 +99,8 @@ class Mixed(Source):
             passed_over=[f"{line} of '{p.name}'" if several else line for p in pools for line in p.passed_over],
             remarks=[f"{p.name}: {line}" if several else line for p in pools for line in p.remarks],
         )
-        plain = {split: chosen(split, getattr(spec, split)) for split in held_out}
-        return cut(pool, dataclasses.replace(spec, public=(), **plain))
+        private, tuning = chosen("private", spec.private), chosen("tuning", spec.tuning)
+        return cut(pool, dataclasses.replace(spec, public=(), private=private, tuning=tuning))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
