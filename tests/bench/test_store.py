@@ -26,9 +26,10 @@ def write(store: Store, cell: Cell, **changes: Any) -> Row:
     }
     values |= {"embedding_dim": 0, "noise_draw": 0, "protocol": "p", "private": True, "development": False, **changes}
     row = Row(**values)  # type: ignore[typeddict-item]
-    store.write(cell, row)
+    store.directory(cell.id).mkdir(parents=True, exist_ok=True)
     write_json(store.directory(cell.id) / "ledger.json", {"charges": []})
-    return row
+    store.write(cell, row)
+    return store.row(cell.id)
 
 
 NUMBERS = {
