@@ -69,12 +69,13 @@ def test_rows_go_through_a_file_without_loss(tmp_path: Path) -> None:
     assert len(read_rows(path)) == 2
 
 
-def test_a_status_is_that_of_the_row_or_of_the_lock(tmp_path: Path) -> None:
-    store, cell = Store(tmp_path), Cell(task="a")
+def test_a_status_is_that_of_the_row_and_writes_nothing(tmp_path: Path) -> None:
+    store, cell = Store(tmp_path / "store"), Cell(task="a")
     assert store.status(cell.id) == "to do"
+    assert not store.root.exists()
     with store.lock(cell.id):
-        assert store.status(cell.id) == "running"
-    assert store.status(cell.id) == "to do"
+        assert store.is_running(cell.id)
+    assert not store.is_running(cell.id)
     write(store, cell, status="failed")
     assert store.status(cell.id) == "failed"
     write(store, cell)
@@ -106,10 +107,13 @@ def test_rows_of_another_schema_are_refused(tmp_path: Path, schema: int, help_: 
             read()
 
 
-def test_an_edited_spec_is_not_taken_over(tmp_path: Path) -> None:
+def test_an_edited_spec_is_not_taken_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store, cell = Store(tmp_path / "one"), Cell(task="a")
     write(store, cell)
     path = store.directory(cell.id) / "cell.json"
+    good = store.export()
     path.write_text(json.dumps({**json.loads(path.read_text()), "seed": 5}))
-    with pytest.raises(UserError, match="it was edited or is of another version"):
-        Store(tmp_path / "two").merge(store.export())
+    with pytest.raises(UserError, match="has no row"):
+        store.export()
+    assert "its spec is that of another cell, or was edited" in capsys.readouterr().err
+    assert Store(tmp_path / "two").merge(good) == 1
