@@ -78,8 +78,9 @@ class Runner:
         """
         cells = list(cells)
         self.check_data(cells)
-        self.check_models(cells)
         protocols = {self.evaluator(cell.protocol).protocol_hash for cell in cells}
+        for cell in distinct_public_work(cells):
+            self.public.untrained_method(cell, self.public.untrained_base(cell))
         stored = self.store.protocols()
         if len(protocols | stored) > 1:
             raise UserError(
@@ -88,10 +89,11 @@ class Runner:
             )
 
     def check_data(self, cells: Iterable[Cell]) -> None:
-        """Find mistakes about tasks, and print what each collection has left out; nothing is written to the store.
+        """Find mistakes about tasks and base models, and print what each collection has left out; writes nothing.
 
         Raises:
-            UserError: A task that is unknown or public, n too large for it, or data that cannot be read.
+            UserError: A task that is unknown or public, n too large for it, data that cannot be read, or a base model
+                that does not fit them.
         """
         cells = list(cells)
         for data in dict.fromkeys(cell.data for cell in cells):
@@ -100,16 +102,8 @@ class Runner:
             self.public.collection(data).require(cell.task for cell in cells if cell.data == data)
         for data, task, n in dict.fromkeys((cell.data, cell.task, cell.n) for cell in cells):
             self.public.collection(data).draw(task, n, seed=0)
-
-    def check_models(self, cells: Iterable[Cell]) -> None:
-        """Find mistakes about models and methods by building each, untrained.
-
-        Raises:
-            UserError: A base model that does not fit the data, unknown options, an embedding dimension above the number
-                of features.
-        """
-        for cell in distinct_public_work(cells):
-            self.public.untrained_method(cell, self.public.untrained_base(cell))
+        for cell in {(cell.data, cell.base): cell for cell in cells}.values():
+            self.public.untrained_base(cell)
 
     def run(self, cell: Cell) -> Row:
         """Run one cell and store its row.

@@ -336,11 +336,11 @@ class Store:
 
     def _record(self, folder: Path) -> Record:
         row = cast(Row, read_json(folder / "row.json"))
-        if row.get("cell", folder.name) != folder.name:
-            raise DamagedFileError(f"its folder holds the row of cell {row['cell']}: remove this copy")
         found = Record(row=row, spec=_text(folder / "cell.json"), ledger=_text(folder / "ledger.json"))
         if row.get("schema", SCHEMA) != SCHEMA:
             return found
+        if row.get("cell", folder.name) != folder.name:
+            raise DamagedFileError(f"its folder holds the row of cell {row['cell']}: remove this copy")
         try:
             require_sound(found)
         except _DamagedLedgerError as error:

@@ -42,6 +42,9 @@ def parse(
         raise UserError(f"a file that is no text in UTF-8 ({error.reason}): expected YAML") from error
     except RecursionError as error:
         raise UserError("a value that contains itself: expected plain YAML without such an alias") from error
+    for key, value in parsed.items():
+        if value is None and _default(command or parser, key) is not None:
+            raise UserError(f"{key} is null: expected a value, or leave the key out for its default")
     values: Namespace = parser.instantiate(parsed)
     return values
 
@@ -64,6 +67,12 @@ def _with_names_quoted(arguments: Sequence[str], parser: ArgumentParser) -> list
         else:
             quoted.append(argument)
     return quoted
+
+
+def _default(parser: ArgumentParser, key: str) -> Any:
+    """The default of a key, which may stand behind the name of its subcommand."""
+    defaults = parser.get_defaults()
+    return defaults.get(key, defaults.get(key.partition(".")[2]))
 
 
 def build(kind: type[T], values: Namespace) -> T:

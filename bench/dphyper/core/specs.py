@@ -6,6 +6,7 @@ dataclasses of plain values, so that a YAML file, the command line and a stored 
 module imports no torch.
 """
 
+import copy
 import dataclasses
 import functools
 import hashlib
@@ -280,7 +281,9 @@ class Cell:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON and YAML; ε = ∞ becomes the string "inf", which JSON can hold."""
-        plain = dataclasses.asdict(self)
+        plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        plain |= {name: dataclasses.asdict(plain[name]) for name in ("data", "base", "protocol")}
+        plain["options"] = copy.deepcopy(self.options)
         if math.isinf(self.epsilon):
             plain["epsilon"] = "inf"
         return plain
