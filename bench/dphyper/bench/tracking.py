@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any, Literal, cast
 
 from lightning.pytorch.loggers import Logger, WandbLogger
@@ -73,8 +73,8 @@ class Tracking:
             run.summary.update(flat(row))
             present = [name for name in (*RECORD, *SHEETS) if (folder / name).exists()]
             for name in present:
-                shutil.copyfile(folder / name, Path(run.dir) / name)
-            run.save(f"{run.dir}/*", base_path=run.dir, policy="now")
+                copied = shutil.copyfile(folder / name, Path(run.dir) / name)
+                run.save(str(copied), base_path=run.dir, policy="now")
             if "samples.png" in present:
                 run.log({"samples": _wandb().Image(str(folder / "samples.png"))})
 
@@ -136,6 +136,9 @@ class Tracking:
 
     def _run(self, identity: str | None, job_type: str, config: Mapping[str, Any], name: str) -> Any:
         wandb = _wandb()
+        # Where it cannot write, wandb would go on in a temporary folder, which nobody would look into.
+        (self.folder / "wandb").mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=self.folder / "wandb").close()
         return wandb.init(
             project=PROJECT,
             id=identity,
