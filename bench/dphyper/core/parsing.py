@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_loader
+from jsonargparse import ArgumentError, ArgumentParser, Namespace, _loaders_dumpers
 
 from dphyper.core.errors import UserError, unknown_name
 from dphyper.core.names import Names, as_typed
@@ -111,19 +111,8 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
 
 
-def load_yaml(text: str) -> Any:
-    """The value of a YAML text.
-
-    Raises:
-        yaml.YAMLError: It is no YAML, or has a key twice.
-
-    >>> load_yaml("{wandb: off, epsilon: [1e-5, 1:30]}")
-    {'wandb': 'off', 'epsilon': [1e-05, '1:30']}
-    """
-    return yaml.load(text, Loader=_Loader)
-
-
-set_loader("yaml", load_yaml, exceptions=(yaml.YAMLError,))
+# Of jsonargparse's own: `set_loader` would set it for files alone, and not for words that it turns into numbers.
+_loaders_dumpers.yaml_default_loader = _Loader
 
 
 def _in_one_line(message: str, parser: ArgumentParser) -> UserError:
@@ -134,6 +123,8 @@ def _in_one_line(message: str, parser: ArgumentParser) -> UserError:
         key = next(filter(None, unknown.groups()))
         group = re.search(r"Group '([\w.]+)' does not accept", message)
         return unknown_name("key", f"{group[1]}.{key}" if group else key, _keys(parser))
+    if "Unexpected config" in message:
+        return UserError("a file that holds no mapping of keys to values: expected YAML such as  name: demo")
     for pattern, plain in ((r'Parser key "([^"]*)":', r"\1:"), (r"<class '(\w+)'>", r"\1"), (r"typing\.", "")):
         message = re.sub(pattern, plain, message)
     return UserError(" ".join(message.split()))

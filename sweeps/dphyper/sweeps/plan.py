@@ -64,6 +64,8 @@ class Sweep:
             raise UserError("grid is empty: expected at least one mapping of axes to lists of values")
         for axes in self.grid:
             for key, values in axes.items():
+                if not isinstance(key, str):
+                    raise UserError(f"axis {key!r} of the grid: expected the key of a cell, such as 'epsilon'")
                 if not values:
                     raise UserError(f"axis '{key}' of the grid has no value: give it one, or leave the axis out")
 
