@@ -108,6 +108,8 @@ def test_private_records_are_compared_with_only_where_nothing_is_to_be_kept(
     metrics = {name for name in rows_of(sweep_file(grid=[{"method": [method]}], cell=cell)) if name in METRICS}
     assert ({"nearest_private", "nearest_heldout"} <= metrics) is looked
     assert "frechet" in metrics
+
+
 def test_what_is_not_finite_is_a_failed_row_where_it_arises(
     sweep_file: SweepFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

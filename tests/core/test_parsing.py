@@ -63,5 +63,5 @@ def test_yaml_means_what_it_looks_like(tmp_path: Path, text: str, message: str) 
 
 
 def test_the_command_line_reads_numbers_as_files_do() -> None:
-    with pytest.raises(UserError, match="epsilon: Expected a float. Got value: 1:30"):
+    with pytest.raises(UserError, match=r"epsilon: Expected a float\. Got value: 1:30"):
         parse(parser(), ["--epsilon", "1:30"])
