@@ -12,7 +12,7 @@ import torch
 
 from dphyper.audits.store_check import check_store
 from dphyper.bench.catalog import METHODS
-from dphyper.bench.store import SCHEMA, Row, Store
+from dphyper.bench.store import SCHEMA, Row, Store, sealed
 from dphyper.core.files import write_json
 from dphyper.core.labels import SOUND_SINCE
 from dphyper.core.specs import Cell
@@ -111,8 +111,9 @@ def add(store: Store, cell: Cell, ledger: Ledger, frechet: float, **changes: Any
         metrics={"frechet": frechet},
     )
     row.update(changes)  # type: ignore[typeddict-item]
-    store.write(cell, row)
+    store.directory(cell.id).mkdir(parents=True, exist_ok=True)
     write_json(store.directory(cell.id) / "ledger.json", ledger.to_json())
+    store.write(cell, row)
 
 
 @pytest.fixture
@@ -141,11 +142,15 @@ def test_a_sound_store_has_no_finding(store: Store) -> None:
 
 
 def edit_json(name: str, change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    """Change a file of a cell, and forge the hashes of its row, so that nobody can see that from them."""
+
     def apply(folder: Path) -> None:
         path = folder / name
         plain = json.loads(path.read_text())
         change(plain)
         path.write_text(json.dumps(plain))
+        row = json.loads((folder / "row.json").read_text())
+        write_json(folder / "row.json", sealed(row, (folder / "ledger.json").read_text()))
 
     return apply
 
@@ -192,8 +197,10 @@ def in_mechanism(**values: Any) -> Callable[[Path], None]:
         (in_mechanism(steps=2), "steps = 2 in its ledger, its spec 3"),
         (in_mechanism(sampling_prob=0.1), "sampling_prob = 0.1 in its ledger, its spec 0.5"),
         (in_mechanism(noise_multiplier=0.0), "records were used without noise"),
-        (lambda folder: (folder / "ledger.json").unlink(), "it has no ledger.json"),
-        (edit_json("cell.json", lambda cell: cell.update(n=64)), "the spec was changed after the run"),
+        (lambda folder: (folder / "ledger.json").unlink(), "its ledger is missing, so that nothing can be claimed"),
+        (lambda folder: (folder / "ledger.json").write_text("{"), "its ledger cannot be read"),
+        (lambda folder: (folder / "row.json").write_bytes(b"\x89PNG"), "row.json' is damaged (UnicodeDecodeError"),
+        (edit_json("cell.json", lambda cell: cell.update(n=64)), "its spec is that of another cell, or was edited"),
     ],
 )
 def test_each_contradiction_is_found(store: Store, tamper: Callable[[Path], None], finding: str) -> None:

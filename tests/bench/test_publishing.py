@@ -35,14 +35,15 @@ def add(store: Store, method: str, *, kind: str = "OneShotMean", show: bool = Fa
         "seconds_adapt": 3.0,
     }
     values |= {"seconds_evaluate": 4.0, "metrics": {"frechet": 5.0}, **changes}
-    store.write(cell, Row(**values))  # type: ignore[typeddict-item]
     folder = store.directory(cell.id)
+    folder.mkdir(parents=True)
+    write_json(folder / "ledger.json", {"charges": [{"mechanism": {"kind": kind}, "output": [1.0]}]})
+    store.write(cell, Row(**values))  # type: ignore[typeddict-item]
     for name in FILES:
         (folder / name).write_bytes(name.encode())
     np.save(array := io.BytesIO(), np.arange(4))
     with zipfile.ZipFile(folder / "samples.npz", "w") as archive:  # with a time, as some versions of NumPy do
         archive.writestr(zipfile.ZipInfo("images.npy", (2026, 1, 2, 3, 4, 6)), array.getvalue())
-    write_json(folder / "ledger.json", {"charges": [{"mechanism": {"kind": kind}, "output": [1.0]}]})
     return cell.id
 
 

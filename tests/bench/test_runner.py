@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from dphyper.bench.catalog import METHODS
+from dphyper.bench.method import Adaptation, Method
 from dphyper.bench.runner import Runner
 from dphyper.bench.store import Store
 from dphyper.bench.tracking import Tracking
@@ -107,3 +108,51 @@ def test_private_records_are_compared_with_only_where_nothing_is_to_be_kept(
     metrics = {name for name in rows_of(sweep_file(grid=[{"method": [method]}], cell=cell)) if name in METRICS}
     assert ({"nearest_private", "nearest_heldout"} <= metrics) is looked
     assert "frechet" in metrics
+
+
+def test_what_is_not_finite_is_a_failed_row_where_it_arises(
+    sweep_file: SweepFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = sweep_file(grid=[{"method": ["nonprivate_lora"]}], options={"nonprivate_lora": {"steps": 1}})
+    sweep, (cell,) = read_sweep(str(path))
+
+    def failed(what: str, name: str, value: Any) -> None:
+        store = Store(tmp_path / what)
+        runner = Runner(store, sweep.performance, Tracking("off", tmp_path, "x"), "x")
+        with monkeypatch.context() as patch:
+            patch.setattr(f"dphyper.{name}", value)
+            row = runner.run(cell)
+        assert (row["status"], "metrics" in row) == ("failed", False)
+        assert row["error"].startswith(f"FloatingPointError: {what}")
+        assert "it has diverged" in row["error"]
+        assert (store.directory(cell.id) / "theta.safetensors").exists() is (what != "θ of the adaptation")
+
+    real = METHODS["nonprivate_lora"].adapt
+
+    def diverges(self: Method, *given: Any) -> Adaptation:
+        return Adaptation(theta=real(self, *given).theta * math.nan)
+
+    failed("θ of the adaptation", "methods.nonprivate_lora.NonprivateLoRA.adapt", diverges)
+    failed("samples", "targets.lora.LoRADiffusion._denoise", lambda self, theta, x, *given, **more: x * math.inf)
+    failed("metric kernel", "metrics.kernel.Kernel.compute", classmethod(lambda cls, given: math.nan))
+
+
+def test_parameters_without_their_ledger_claim_nothing(sweep_file: SweepFile, tmp_path: Path) -> None:
+    cell = {"reproducible_noise": False, "epsilon": 1}
+    path = sweep_file(cell=cell, grid=[{"method": ["dp_sgd"]}])
+    rows_of(path)
+    sweep, (only,) = read_sweep(str(path))
+    store = Store(tmp_path / "store")
+    folder = store.directory(only.id)
+    for damage, said in (
+        (lambda: (folder / "theta.safetensors").write_bytes(b"half"), "is damaged"),
+        (lambda: (folder / "ledger.json").write_text("{"), "is damaged (JSONDecodeError"),
+        ((folder / "ledger.json").unlink, "has no ledger beside it, so that nothing can be claimed"),
+    ):
+        damage()
+        (folder / "row.json").unlink()
+        runner = Runner(store, sweep.performance, Tracking("off", store.root, sweep.name), sweep.name)
+        row = runner.run(only)
+        assert row["status"] == "failed"
+        assert said in row["error"]
+        assert f"dphyper reset {only.id} --store {store.root}" in row["error"]

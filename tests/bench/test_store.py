@@ -1,6 +1,9 @@
 """The store: rows in and out, each number under its own name, and what is no store."""
 
 import json
+import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +29,10 @@ def write(store: Store, cell: Cell, **changes: Any) -> Row:
     }
     values |= {"embedding_dim": 0, "noise_draw": 0, "protocol": "p", "private": True, "development": False, **changes}
     row = Row(**values)  # type: ignore[typeddict-item]
-    store.write(cell, row)
+    store.directory(cell.id).mkdir(parents=True, exist_ok=True)
     write_json(store.directory(cell.id) / "ledger.json", {"charges": []})
-    return row
+    store.write(cell, row)
+    return store.row(cell.id)
 
 
 NUMBERS = {
@@ -68,12 +72,13 @@ def test_rows_go_through_a_file_without_loss(tmp_path: Path) -> None:
     assert len(read_rows(path)) == 2
 
 
-def test_a_status_is_that_of_the_row_or_of_the_lock(tmp_path: Path) -> None:
-    store, cell = Store(tmp_path), Cell(task="a")
+def test_a_status_is_that_of_the_row_and_writes_nothing(tmp_path: Path) -> None:
+    store, cell = Store(tmp_path / "store"), Cell(task="a")
     assert store.status(cell.id) == "to do"
+    assert not store.root.exists()
     with store.lock(cell.id):
-        assert store.status(cell.id) == "running"
-    assert store.status(cell.id) == "to do"
+        assert store.is_running(cell.id)
+    assert not store.is_running(cell.id)
     write(store, cell, status="failed")
     assert store.status(cell.id) == "failed"
     write(store, cell)
@@ -105,10 +110,111 @@ def test_rows_of_another_schema_are_refused(tmp_path: Path, schema: int, help_: 
             read()
 
 
-def test_an_edited_spec_is_not_taken_over(tmp_path: Path) -> None:
+def test_an_edited_spec_is_not_taken_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store, cell = Store(tmp_path / "one"), Cell(task="a")
     write(store, cell)
     path = store.directory(cell.id) / "cell.json"
+    good = store.export()
     path.write_text(json.dumps({**json.loads(path.read_text()), "seed": 5}))
-    with pytest.raises(UserError, match="it was edited or is of another version"):
-        Store(tmp_path / "two").merge(store.export())
+    with pytest.raises(UserError, match="has no row"):
+        store.export()
+    assert "its spec is that of another cell, or was edited" in capsys.readouterr().err
+    assert Store(tmp_path / "two").merge(good) == 1
+
+
+def damage_row(folder: Path) -> None:
+    (folder / "row.json").write_text("{")
+
+
+def edit_number(folder: Path) -> None:
+    text = (folder / "row.json").read_text()
+    (folder / "row.json").write_text(text.replace("300.125", "200.125"))
+
+
+def cut_ledger(folder: Path) -> None:
+    (folder / "ledger.json").write_bytes((folder / "ledger.json").read_bytes()[:5])
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (damage_row, r"row\.json' is damaged \(JSONDecodeError"),
+        (lambda folder: (folder / "row.json").write_bytes(b""), r"row\.json' is damaged"),
+        (lambda folder: (folder / "row.json").write_bytes(b"\x89PNG"), r"row\.json' is damaged \(UnicodeDecodeError"),
+        (lambda folder: (folder / "row.json").write_text("[]"), "holds no mapping"),
+        (lambda folder: (folder / "row.json").write_text("{}"), "its row has no"),
+        (edit_number, "its row is not what was written: run its sweep again"),
+        (lambda folder: (folder / "cell.json").write_text("{"), "its spec cannot be read"),
+        (lambda folder: (folder / "cell.json").unlink(), "its spec is that of another cell, or was edited"),
+        (cut_ledger, "its ledger cannot be read .*dphyper reset"),
+        (lambda folder: (folder / "ledger.json").unlink(), "its ledger is missing, so that nothing can be claimed"),
+        (lambda folder: write_json(folder / "ledger.json", {"charges": [1]}), "its ledger is not the one"),
+        (lambda folder: folder.rename(folder.with_name("copy")), "holds the row of cell .*: remove this copy"),
+    ],
+)
+def test_damage_is_one_line_and_costs_one_cell(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], object], said: str
+) -> None:
+    store, hurt, sound = Store(tmp_path), Cell(task="a"), Cell(task="b")
+    for cell in (hurt, sound):
+        write(store, cell, **NUMBERS)
+    damage(store.directory(hurt.id))
+    for _ in range(2):
+        assert list(store.rows()["cell"]) == [sound.id]
+    assert (store.status(hurt.id), store.status(sound.id)) == ("to do", "done")
+    assert store.protocols() == {"p"}
+    assert len(pd.read_parquet(store.export())) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    assert re.search(said, lines[0])
+    assert "counts as missing" in lines[0]
+
+
+def test_a_copied_folder_counts_once(tmp_path: Path) -> None:
+    store, cell = Store(tmp_path), Cell(task="a")
+    write(store, cell, **NUMBERS)
+    shutil.copytree(store.directory(cell.id), store.directory(cell.id + " (copy)"))
+    assert len(store.rows()) == 1
+
+
+@pytest.mark.parametrize("column", ["frechet", "epsilon", "row"])
+def test_an_edited_number_in_a_table_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], column: str
+) -> None:
+    store, cells = Store(tmp_path / "one"), [Cell(task="a"), Cell(task="b")]
+    for cell in cells:
+        write(store, cell, **NUMBERS)
+    path = store.export()
+    frame = pd.read_parquet(path)
+    new = frame.loc[0, "row"].replace("300.125", "200.125") if column == "row" else 0.5
+    frame.loc[0, column] = new
+    frame.to_parquet(path)
+    assert len(read_rows(path)) == 1
+    assert Store(tmp_path / "two").merge(path) == 1
+    assert "is left out: its" in capsys.readouterr().err
+
+
+def test_merging_a_folder_brings_files_along_and_gives_up_what_was_begun(tmp_path: Path) -> None:
+    store, other, cell = Store(tmp_path / "one"), Store(tmp_path / "two"), Cell(task="a")
+    write(store, cell, **NUMBERS)
+    (store.directory(cell.id) / "theta.safetensors").write_bytes(b"theta")
+    begun = other.directory(cell.id)
+    begun.mkdir(parents=True)
+    write_json(begun / "ledger.json", {"charges": ["spent here"]})
+    assert other.merge(store.root) == 1
+    assert other.row(cell.id) == store.row(cell.id)
+    assert (begun / "theta.safetensors").read_bytes() == b"theta"
+    assert "spent here" in (begun / "ledger.given_up.1.json").read_text()
+    assert other.merge(store.root) == 0
+    with pytest.raises(UserError, match="is the store itself"):
+        other.merge(other.root)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("", "expected the name of a folder"), ("~/runs", "only a shell expands ~"), ("{}/file/x", "lies under")],
+)
+def test_a_name_that_means_another_folder_is_refused(tmp_path: Path, name: str, said: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=said):
+        Store(name.format(tmp_path))

@@ -35,6 +35,11 @@ SMALL_FOLDER = {"image_size": 8, "min_task_size": 4, "cluster_sizes": [], "priva
         (["--data.channels", "2"], "data.channels = 2: expected 1 (grey) or 3 (RGB)"),
         (["--base.pretrained", "nowhere"], "base.pretrained = 'nowhere': expected a diffusers pipeline folder"),
         (["--config", "nowhere.yaml"], "File does not exist"),
+        (["--store", ""], "store = '': expected the name of a folder"),
+        (["--store", "~/runs"], "only a shell expands ~"),
+        (["--seed", "-1"], "seed = -1: expected a whole number from 0"),
+        (["--performance.device", "gpu"], "performance.device = 'gpu': expected auto, cpu or cuda"),
+        (["--method", "hypernetwork", "--embedding_dim", "0"], "which has an embedding: expected at least 1"),
     ],
 )
 def test_mistakes_of_a_run(

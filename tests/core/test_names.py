@@ -59,7 +59,7 @@ def test_quoted_names_in_a_file_stay_text(yaml: str, names: tuple[Any, ...], tmp
 @pytest.mark.parametrize(
     ("yaml", "message"),
     [
-        ("[on]", "YAML reads a name as True: expected text, put the name in quotes"),
+        ("[true]", "YAML reads a name as True: expected text, put the name in quotes"),
         ("[1.10]", "YAML reads a name as 1.1"),
         ("[{sourc: a}]", "is no part of the data: expected {source: SOURCE"),
         ("[{source: 'npz:a', families: [{source: b}]}]", "families of 'npz:a' are"),

@@ -23,7 +23,7 @@ from dphyper.core.specs import BaseSpec, Cell, DataSpec, Performance, Protocol
             "family 'a' is named both in data.private and in data.tuning",
         ),
         (BaseSpec, {"rank": 0}, "rank = 0"),
-        (BaseSpec, {"block_out_channels": (12,)}, r"expected multiples of 8, one a level"),
+        (BaseSpec, {"block_out_channels": (12,)}, r"expected multiples of 8 above 0, one a level"),
         (Protocol, {"num_images": 1}, "protocol.num_images = 1: expected at least 2"),
         (Cell, {"epsilon": 0.0}, "epsilon = 0.0: expected a number above 0, or inf"),
         (Cell, {"epsilon": math.nan}, "epsilon = nan"),

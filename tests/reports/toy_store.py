@@ -12,6 +12,7 @@ import pandas as pd
 from PIL import Image
 
 from dphyper.bench.store import SCHEMA, Row, Store
+from dphyper.core.files import write_json
 from dphyper.core.labels import SOUND_SINCE
 from dphyper.core.specs import Cell
 from dphyper.reports.sections import Section, load, sections
@@ -71,6 +72,8 @@ def add(
     values |= changes
     if values["status"] == "failed":
         values = {key: values[key] for key in Row.__required_keys__}
+    store.directory(cell.id).mkdir(parents=True, exist_ok=True)
+    write_json(store.directory(cell.id) / "ledger.json", {"charges": []})
     store.write(cell, Row(**values))  # type: ignore[typeddict-item]
     pixels = np.random.default_rng(cell.seed).integers(0, 255, (32, 32), np.uint8)
     Image.fromarray(pixels).save(store.directory(cell.id) / "samples.png")

@@ -65,6 +65,6 @@ def test_quoted_names_stay_text_in_a_sweep_file(tmp_path: Path) -> None:
     path = tmp_path / "names.yaml"
     path.write_text('name: x\ncell: {method: dp_sgd}\ngrid: [{task: ["01", "on", "1.10", "0x1f", 8, "été"]}]')
     assert [cell.task for cell in read_sweep(str(path))[1]] == ["01", "on", "1.10", "0x1f", "8", "été"]
-    path.write_text("name: x\ncell: {method: dp_sgd}\ngrid: [{task: [on]}]")
+    path.write_text("name: x\ncell: {method: dp_sgd}\ngrid: [{task: [true]}]")
     with pytest.raises(UserError, match="YAML reads a name as True: expected text, put the name in quotes"):
         read_sweep(str(path))

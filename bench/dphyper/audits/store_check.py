@@ -1,11 +1,11 @@
 """Whether a result store deserves belief: every claim in it is derived again from its ledgers.
 
-`check_store` asks of each cell: does ε follow from the ledger, by both accountants; does the ledger hold every release
-that the method declares, and no other; do ledger, spec and row agree; was the noise secret; was the run repeated; was
-its code sound. Of the store as a whole it asks: is there one protocol, one relation, and one setting of a method on a
-private task; what did failed cells release; does a private number beat the non-private ceiling beyond chance. It reads
-the store only. It cannot see a private record that never passed the ledger; the contract suite and
-the audits look for that.
+`check_store` asks of each cell: is it what was written; does ε follow from the ledger, by both accountants; does the
+ledger hold every release that the method declares, and no other; do ledger, spec and row agree; was the noise secret;
+was the run repeated; was its code sound. Of the store as a whole it asks: is there one protocol, one relation, and one
+setting of a method on a private task; what did failed cells release; does a private number beat the non-private ceiling
+beyond chance. It reads the store only. It cannot see a private record that never passed the ledger; the contract suite
+and the audits look for that.
 """
 
 import functools
@@ -22,6 +22,7 @@ from dphyper.audits.declared import declared_releases, in_one_line
 from dphyper.bench.catalog import METHODS
 from dphyper.bench.store import Store
 from dphyper.core.errors import PrivacyError, UserError
+from dphyper.core.files import DamagedFileError, read_json
 from dphyper.core.labels import doubt
 from dphyper.core.specs import Cell
 from dphyper.privacy.accounting import epsilon_of
@@ -32,6 +33,8 @@ from dphyper.privacy.mechanisms import Mechanism
 
 # Chance that a sound store has a finding of a private number beyond the ceiling.
 FALSE_FINDING_CHANCE = 0.01
+# What reading a ledger that was damaged or edited may raise.
+_UNDERIVABLE = (PrivacyError, UserError, LookupError, TypeError, ValueError, AttributeError)
 Declared = Callable[[str, str, Budget], tuple[Mechanism, ...]]
 
 
@@ -41,7 +44,13 @@ def check_store(store: Store) -> list[str]:
     Raises:
         UserError: The store has no row, or one of another schema.
     """
-    rows = store.rows()
+    damage: list[str] = []
+    try:
+        rows = store.rows(damage.append)
+    except UserError:
+        if damage:  # in every row
+            return damage
+        raise
     done = rows[rows["status"] == "done"]
     declared = functools.cache(_declared)
     findings = [
@@ -51,6 +60,7 @@ def check_store(store: Store) -> list[str]:
     ]
     failed = _check_failed(store, rows[rows["status"] == "failed"])
     return [
+        *damage,
         *findings,
         *_check_folders(store, {*done["cell"]}),
         *failed,
@@ -85,11 +95,7 @@ def _check_cell(store: Store, row: Mapping[Hashable, Any], declared: Declared) -
             yield f"{name} is {row[name]} in the row and {getattr(cell, name)} in the spec"
     folder = store.directory(row["cell"])
     yield from _check_history(row, folder)
-    path = folder / "ledger.json"
-    if not path.exists():
-        yield "it has no ledger.json, so that nothing can be claimed for it"
-        return
-    plain = json.loads(path.read_text())
+    plain = read_json(folder / "ledger.json")
     try:
         ledger = Ledger.from_json(plain)
         spent = ledger.spent()
@@ -99,7 +105,7 @@ def _check_cell(store: Store, row: Mapping[Hashable, Any], declared: Declared) -
             "recorded in the ledger": float(plain["epsilon_spent"]),
             "in the row": float(row["epsilon_spent"]),
         }
-    except (PrivacyError, UserError, LookupError, TypeError, ValueError, AttributeError) as error:
+    except _UNDERIVABLE as error:
         yield f"ε cannot be derived from its ledger: {type(error).__name__}: {error}"
         return
     for what, value in others.items():
@@ -127,8 +133,28 @@ def _check_history(row: Mapping[Hashable, Any], folder: Path) -> Iterator[str]:
             yield "marked private, but its task is public: the base model and the public phase saw its records"
     interrupted = folder / "ledger.interrupted.json"
     if interrupted.exists():
-        roles = [f"'{line['role']}'" for line in json.loads(interrupted.read_text())["charges"]]
+        try:
+            roles = [f"'{line['role']}'" for line in read_json(interrupted)["charges"]]
+        except _UNDERIVABLE as error:
+            roles = [f"its {interrupted.name} cannot be read ({error})"]
         yield f"it was interrupted and drawn again: {', '.join(roles)}"
+    yield from _check_given_up(folder)
+
+
+def _check_given_up(folder: Path) -> Iterator[str]:
+    """What attempts spent that `dphyper reset` gave up, together with the one that stands."""
+    given_up = sorted(folder.glob("ledger.given_up.*.json"))
+    if not given_up:
+        return
+    try:
+        ledgers = [Ledger.from_json(read_json(path)) for path in (*given_up, folder / "ledger.json")]
+        events = [charge.mechanism.event() for ledger in ledgers for charge in ledger.charges]
+        budget = ledgers[-1].budget
+        spent = f"ε = {epsilon_of(events, budget.delta, budget.relation):.6g}"
+    except _UNDERIVABLE as error:
+        spent = f"an ε that cannot be derived ({type(error).__name__}: {error})"
+    times = "once" if len(given_up) == 1 else f"{len(given_up)} times"
+    yield f"it was given up {times} and begun anew: all together spent {spent}"
 
 
 def _text(value: Any) -> str:
@@ -199,14 +225,18 @@ def _check_failed(store: Store, failed: pd.DataFrame) -> Iterator[str]:
     for key, rows in failed.groupby(keys):
         method, task, n, delta, relation = map(str, key)
         paths = [store.directory(cell) / "ledger.json" for cell in rows["cell"]]
-        ledgers = [json.loads(path.read_text()) for path in paths if path.exists()]
+        try:
+            ledgers = [read_json(path) for path in paths if path.exists()]
+        except DamagedFileError as error:
+            yield f"{error}: what this failed cell released cannot be told"
+            continue
         charged = [ledger["charges"] for ledger in ledgers if ledger.get("charges")]
         if not charged:
             continue
         try:
             events = [event_from_json(line["event"]) for charges in charged for line in charges]
             spent = f"ε = {epsilon_of(events, float(delta), Relation(relation)):.6g} at δ = {float(delta):g}"
-        except (PrivacyError, UserError, LookupError, TypeError, ValueError, AttributeError) as error:
+        except _UNDERIVABLE as error:
             spent = f"an ε that cannot be derived ({type(error).__name__}: {error})"
         cells = f"{len(charged)} failed cell{'s' * (len(charged) > 1)}"
         yield (

@@ -8,6 +8,7 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
+from dphyper.core.errors import UserError
 from dphyper.core.registry import Registry
 from dphyper.core.specs import Cell
 
@@ -25,7 +26,7 @@ def canonical(cell: Cell) -> Cell:
     Cells that differ only in an unused axis (public_only at two ε) are one cell and run once.
 
     Raises:
-        UserError: Unknown method or option.
+        UserError: Unknown method or option, or no embedding dimension for a method that has an embedding.
     """
     method = METHODS[cell.method]
     changes: dict[str, Any] = {
@@ -35,4 +36,6 @@ def canonical(cell: Cell) -> Cell:
         changes |= {"epsilon": math.inf, "noise_draw": 0}
     if "embedding_dim" not in method.uses:
         changes["embedding_dim"] = 0
+    elif not cell.embedding_dim:
+        raise UserError(f"embedding_dim = 0 for method '{cell.method}', which has an embedding: expected at least 1")
     return dataclasses.replace(cell, **changes)

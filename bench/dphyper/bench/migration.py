@@ -19,9 +19,9 @@ import pandas as pd
 
 from dphyper.bench.catalog import METHODS
 from dphyper.bench.searches import RecordedSearch, selection_of
-from dphyper.bench.store import FORMER_SCHEMAS, SCHEMA, Store, flat, read_parquet
+from dphyper.bench.store import FORMER_SCHEMAS, SCHEMA, Store, flat, read_parquet, sealed
 from dphyper.core.errors import UserError
-from dphyper.core.files import whole_file, write_json
+from dphyper.core.files import DamagedFileError, json_text, read_json, warn, whole_file, write_json
 from dphyper.core.labels import SELECTIONS
 from dphyper.core.specs import Cell, content_hash
 
@@ -67,13 +67,14 @@ def migrate_store(store: Store, searches: Iterable[RecordedSearch]) -> "Counter[
             nothing is changed then.
     """
     searches = tuple(searches)
-    rows = sorted(store.root.glob("cells/*/row.json"))
-    folders = {path.parent: json.loads((path.parent / "cell.json").read_text()) for path in rows}
-    if not folders:
-        raise UserError(f"store '{store.root}' has no row: name a store's folder or a rows.parquet")
     ids: dict[str, Path] = {}
-    for folder, spec in folders.items():
-        row = json.loads((folder / "row.json").read_text())
+    for path in sorted(store.root.glob("cells/*/row.json")):
+        folder = path.parent
+        try:
+            spec, row, _ = _files(folder)
+        except DamagedFileError as error:
+            warn(f"cell {folder.name} of '{store.root}' is left as it is: {error}")
+            continue
         _require_own(spec, row)
         other = ids.setdefault(Cell.from_dict(_spec(spec)).id, folder)
         if other != folder:
@@ -81,6 +82,8 @@ def migrate_store(store: Store, searches: Iterable[RecordedSearch]) -> "Counter[
                 f"cells {other.name} and {folder.name} of '{store.root}' differ in the sampler of the noise alone, "
                 "which is no choice any more: move one of the two folders away"
             )
+    if not ids:
+        raise UserError(f"store '{store.root}' has no row: name a store's folder or a rows.parquet")
     counts: Counter[str] = Counter()
     for new, folder in ids.items():
         target = store.directory(new)
@@ -97,10 +100,7 @@ def migrate_store(store: Store, searches: Iterable[RecordedSearch]) -> "Counter[
 
 def _migrate_cell(folder: Path, searches: Iterable[RecordedSearch]) -> "Counter[str]":
     """Rewrite the files of a cell, each only if it is old, the row last."""
-    spec, row, ledger = (
-        json.loads(path.read_text()) if (path := folder / name).exists() else {}
-        for name in ("cell.json", "row.json", "ledger.json")
-    )
+    spec, row, ledger = _files(folder)
     if row.get("schema") not in FORMER_SCHEMAS:
         return Counter()
     new_row, new_spec, new_ledger, counts = _migrated(row, spec, ledger, searches)
@@ -110,8 +110,18 @@ def _migrate_cell(folder: Path, searches: Iterable[RecordedSearch]) -> "Counter[
     if interrupted.exists():
         write_json(interrupted, _ledger(json.loads(interrupted.read_text())))
     write_json(folder / "cell.json", new_spec)
-    write_json(folder / "row.json", new_row)
+    write_json(folder / "row.json", sealed(new_row, json_text(new_ledger)))
     return counts
+
+
+def _files(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Spec, row and ledger of a cell."""
+    ledger = folder / "ledger.json"
+    return (
+        read_json(folder / "cell.json"),
+        read_json(folder / "row.json"),
+        read_json(ledger) if ledger.exists() else {},
+    )
 
 
 def migrated_frame(frame: pd.DataFrame, searches: Iterable[RecordedSearch]) -> tuple[pd.DataFrame, "Counter[str]"]:
@@ -136,11 +146,9 @@ def migrated_frame(frame: pd.DataFrame, searches: Iterable[RecordedSearch]) -> t
         if row["schema"] in FORMER_SCHEMAS:
             _require_own(spec, row)
             row, spec, ledger, done = _migrated(row, spec, ledger, searches)
+            row = sealed(row, json_text(ledger))
             counts += done
-        texts = {
-            name: json.dumps(value, indent=1, sort_keys=True)
-            for name, value in (("row", row), ("spec", spec), ("ledger", ledger))
-        }
+        texts = {name: json_text(value) for name, value in (("row", row), ("spec", spec), ("ledger", ledger))}
         found.append({**flat(row), **texts})
     return pd.DataFrame(found), counts
 

@@ -27,7 +27,9 @@ from dphyper.bench.public import DEALER_VERSION, PublicRecords, PublicTasks
 from dphyper.bench.tasks import Collection
 from dphyper.bench.tracking import Tracking
 from dphyper.bench.training import steps_done, train
+from dphyper.core.errors import UserError
 from dphyper.core.files import write_json
+from dphyper.core.finite import require_finite_weights
 from dphyper.core.specs import BaseSpec, Cell, DataSpec, Performance, content_hash
 from dphyper.metrics.evaluation import Evaluator
 from dphyper.metrics.metric import Features
@@ -59,7 +61,7 @@ class PublicWork:
         chosen = performance.device
         if chosen == "auto":
             chosen = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(chosen)
+        self.device = _device(chosen)
         self._tracking, self._cache = tracking, Cache(performance.cache)
         self.collection: Callable[[DataSpec], Collection] = functools.cache(
             lambda spec: DATASETS[spec.scheme].load(spec)
@@ -116,6 +118,7 @@ class PublicWork:
         """The method with its public phase done, and the seconds that phase took when it was trained."""
         folder = self.base_folder(cell.data, cell.base)
         base = TARGETS[cell.base.kind].load(folder, image_size=cell.data.image_size, channels=cell.data.channels)
+        require_finite_weights("base model", base)
         method = self.untrained_method(cell, base)
         if method.reads_public:
             if (cell.data, cell.base) not in self._records:
@@ -221,6 +224,19 @@ class PublicWork:
             unfinished=unfinished,
             extensible=extensible,
         )
+
+
+def _device(name: str) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        UserError: This torch knows no such device, or this machine has none.
+    """
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"performance.device = '{name}': expected auto, cpu or cuda ({reason})") from error
 
 
 def distinct_public_work(cells: Iterable[Cell]) -> list[Cell]:

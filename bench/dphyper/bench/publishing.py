@@ -7,7 +7,6 @@ it knows and nothing else. What remains uncovered are the distances, losses and 
 images (``docs/publish.md``). Nothing is changed in the store.
 """
 
-import json
 import os
 import shutil
 import zipfile
@@ -16,9 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dphyper.bench.store import Store
+from dphyper.bench.store import Store, sealed
 from dphyper.core.errors import UserError
-from dphyper.core.files import write_json
+from dphyper.core.files import json_text, read_json, write_json
 from dphyper.core.labels import doubt
 from dphyper.metrics.metric import METRICS
 
@@ -73,7 +72,7 @@ def publish(store: Store, out: Path) -> tuple[int, "Counter[str]"]:
 
 def _publish_cell(source: Path, target: Path) -> "Counter[str]":
     """Copy one cell, and count what stays."""
-    row, spec = (json.loads((source / name).read_text()) for name in ("row.json", "cell.json"))
+    row, spec = (read_json(source / name) for name in ("row.json", "cell.json"))
     left: Counter[str] = Counter()
     covered = _covered(row)
     target.mkdir(parents=True)
@@ -88,7 +87,7 @@ def _publish_cell(source: Path, target: Path) -> "Counter[str]":
             shutil.copyfile(path, target / path.name)
         else:
             left[_left(path)] += 1
-    ledger = json.loads(path.read_text()) if (path := source / "ledger.json").exists() else {}
+    ledger = read_json(path) if (path := source / "ledger.json").exists() else {}
     if ledger and not covered:
         left["released outputs in ledgers on private tasks, of rows that support no claim"] += sum(
             charge["output"] is not None for charge in ledger["charges"]
@@ -97,7 +96,7 @@ def _publish_cell(source: Path, target: Path) -> "Counter[str]":
     if ledger:
         write_json(target / "ledger.json", ledger)
     kept, fields = _row(row, ledger, covered)
-    write_json(target / "row.json", kept)
+    write_json(target / "row.json", sealed(kept, json_text(ledger)))
     return left + fields
 
 
@@ -150,4 +149,6 @@ def _left(path: Path) -> str:
     """What stays behind, in words."""
     if path.name.startswith("queue."):
         return "files of queues, whose times tell how long cells took"
+    if path.name.startswith("ledger.given_up."):
+        return "ledgers of attempts that were given up"
     return _LEFT.get(path.name, f"other files or folders named {path.name}")

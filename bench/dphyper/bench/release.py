@@ -1,23 +1,27 @@
 """One adaptation of a cell, under its ledger, and what it leaves behind.
 
-θ, the diagnostics and the seconds of the adaptation are written in one file, so that a cell which is resumed after its
-release goes on from the same numbers instead of drawing its noise again. The ledger stands beside it. A run that raises
-keeps what it had released charged; one that was killed before anybody saw its release does not.
+θ, the diagnostics and the seconds of the adaptation are written in one file with a hash of θ, so that a cell which is
+resumed after its release goes on from the same numbers instead of drawing its noise again. The ledger stands beside it;
+without the ledger, or with one that does not tell of the method's releases, θ is not used. A run that raises keeps what
+it had released charged; one that was killed before anybody saw its release does not. θ and diagnostics are finite.
 """
 
+import hashlib
 import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from dphyper.bench.method import Adaptation, Method
 from dphyper.bench.tasks import Draw
 from dphyper.core.errors import PrivacyError
-from dphyper.core.files import whole_file, write_json
+from dphyper.core.files import DamagedFileError, whole_file, write_json
+from dphyper.core.finite import require_finite
 from dphyper.core.specs import Cell, content_hash
 from dphyper.privacy.budget import Budget, Relation
 from dphyper.privacy.ledger import Ledger
@@ -51,11 +55,21 @@ def release(cell: Cell, method: Method, draw: Draw, folder: Path) -> Release:
 
     Raises:
         PrivacyError: The method released something else than it declares, or more than the budget.
+        DamagedFileError: What an earlier run left is not whole.
+        FloatingPointError: θ or a diagnostic is not finite.
     """
     budget = Budget(epsilon=cell.epsilon, delta=cell.delta, relation=Relation(cell.relation))
     parameters, path = folder / "theta.safetensors", folder / "ledger.json"
-    ledger = Ledger.open(path, budget)
+    if parameters.exists() and not path.exists():
+        raise DamagedFileError(
+            f"'{parameters}' has no ledger beside it, so that nothing can be claimed: {_way_out(folder)}"
+        )
+    try:
+        ledger = Ledger.open(path, budget)
+    except DamagedFileError as error:
+        raise DamagedFileError(f"{error}: bring it back from a copy, or {_way_out(folder)}") from error
     if parameters.exists():
+        _require_declared(cell, method, ledger, budget)
         return _read(parameters, ledger, method.device)
     # A row says that an earlier attempt failed, and that is known; without one the process died unseen.
     if not (folder / "row.json").exists():
@@ -66,27 +80,59 @@ def release(cell: Cell, method: Method, draw: Draw, folder: Path) -> Release:
     try:
         private = PrivateData(method.target.encode(draw.records), n=cell.n, ledger=ledger, noise=_noise(cell, method))
         adaptation = method.adapt(private, budget, generator(cell.seed, "adaptation"))
-        undeclared = ledger.differences(method.mechanisms(budget, method.options))
-        if undeclared:
-            raise PrivacyError(f"method '{cell.method}': {'; '.join(undeclared)}")
+        _require_declared(cell, method, ledger, budget)
+        _require_finite(adaptation)
     except Exception:
         ledger.close_attempt()
         raise
     seconds = None if ledger.has_selection else time.perf_counter() - begin
     if not ledger.charges:
         write_json(path, ledger.to_json())
-    beside = {"seconds": json.dumps(seconds), "diagnostics": json.dumps(dict(adaptation.diagnostics))}
+    beside = {
+        "seconds": json.dumps(seconds),
+        "diagnostics": json.dumps(dict(adaptation.diagnostics)),
+        "digest": _digest(adaptation.theta),
+    }
     with whole_file(parameters) as temporary:
         save_file({"theta": adaptation.theta.contiguous()}, temporary, metadata=beside)
     return Release(adaptation=adaptation, ledger=ledger, seconds=seconds)
 
 
 def _read(parameters: Path, ledger: Ledger, device: torch.device) -> Release:
-    with safe_open(parameters, framework="pt", device=str(device)) as file:
-        theta, beside = file.get_tensor("theta"), file.metadata() or {}
-    diagnostics = json.loads(beside.get("diagnostics", "{}"))
-    seconds = json.loads(beside.get("seconds", "null"))
-    return Release(adaptation=Adaptation(theta=theta, diagnostics=diagnostics), ledger=ledger, seconds=seconds)
+    try:
+        with safe_open(parameters, framework="pt", device=str(device)) as file:
+            theta, beside = file.get_tensor("theta"), file.metadata() or {}
+        if beside.get("digest", digest := _digest(theta)) != digest:
+            raise ValueError("its numbers are not those that were written")
+        diagnostics = json.loads(beside.get("diagnostics", "{}"))
+        seconds = json.loads(beside.get("seconds", "null"))
+    except (OSError, SafetensorError, ValueError) as error:
+        raise DamagedFileError(
+            f"'{parameters}' is damaged ({error}): bring it back from a copy, or {_way_out(parameters.parent)}"
+        ) from error
+    adaptation = Adaptation(theta=theta, diagnostics=diagnostics)
+    _require_finite(adaptation)
+    return Release(adaptation=adaptation, ledger=ledger, seconds=seconds)
+
+
+def _way_out(folder: Path) -> str:
+    return f"give the cell up with  dphyper reset {folder.name} --store {folder.parents[1]}"
+
+
+def _require_declared(cell: Cell, method: Method, ledger: Ledger, budget: Budget) -> None:
+    differences = ledger.differences(method.mechanisms(budget, method.options))
+    if differences:
+        raise PrivacyError(f"method '{cell.method}': {'; '.join(differences)}")
+
+
+def _require_finite(adaptation: Adaptation) -> None:
+    require_finite("θ of the adaptation", adaptation.theta)
+    for name, value in adaptation.diagnostics.items():
+        require_finite(f"diagnostic {name}", value)
+
+
+def _digest(theta: Tensor) -> str:
+    return hashlib.sha256(theta.detach().cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
 
 
 def generator(seed: int, purpose: str) -> torch.Generator:

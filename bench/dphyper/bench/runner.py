@@ -1,8 +1,8 @@
 """From a cell to a row: public work once, one release, the same evaluation for every method.
 
 A cell is adapted (`dphyper.bench.release`), sampled, judged by every registered metric, and written as one row. A
-failed cell becomes a row with its error, and what it had released stays charged; only a user's mistake in the spec
-stops a sweep.
+cell that fails becomes a row with its error, whatever the error, and what it had released stays charged. Numbers that
+are not finite fail the cell where they arise (`dphyper.core.finite`), so that a done row has none.
 """
 
 import functools
@@ -26,8 +26,9 @@ from dphyper.bench.release import generator, release
 from dphyper.bench.searches import RecordedSearch, selection_of
 from dphyper.bench.store import SCHEMA, Row, Store
 from dphyper.bench.tracking import Tracking
-from dphyper.core.errors import UserError
+from dphyper.core.errors import PrivacyError, UserError
 from dphyper.core.files import whole_file
+from dphyper.core.finite import require_finite
 from dphyper.core.specs import Cell, Performance
 from dphyper.metrics.evaluation import Evaluator
 from dphyper.metrics.metric import METRICS, Evidence, Features
@@ -88,35 +89,37 @@ class Runner:
             )
 
     def check_data(self, cells: Iterable[Cell]) -> None:
-        """Find mistakes about tasks, and print what each collection has left out; nothing is written to the store.
+        """Find mistakes about tasks and base models, and print what each collection has left out; writes nothing.
 
         Raises:
-            UserError: A task that is unknown or public, n too large for it, or data that cannot be read.
+            UserError: A task that is unknown or public, n too large for it, data that cannot be read, or a base model
+                that does not fit them.
         """
         cells = list(cells)
         for data in dict.fromkeys(cell.data for cell in cells):
             for line in self.public.collection(data).account:
                 print(f"data: {line}", flush=True)
             self.public.collection(data).require(cell.task for cell in cells if cell.data == data)
-        for cell in cells:
-            self.public.collection(cell.data).draw(cell.task, cell.n, cell.seed)
+        for data, task, n in dict.fromkeys((cell.data, cell.task, cell.n) for cell in cells):
+            self.public.collection(data).draw(task, n, seed=0)
+        for cell in {(cell.data, cell.base): cell for cell in cells}.values():
+            self.public.untrained_base(cell)
 
     def run(self, cell: Cell) -> Row:
         """Run one cell and store its row.
 
         Raises:
-            UserError: The spec is wrong; nothing is stored.
+            UserError: Its data, method or protocol cannot be read, so that nothing is known of it; nothing is stored.
         """
         cell = canonical(cell)
+        row: Row = self._facts(cell)
         folder = self.store.directory(cell.id)
         folder.mkdir(parents=True, exist_ok=True)
-        row: Row = self._facts(cell)
         try:
             row.update(self._measure(cell, folder, row["selection"]))  # type: ignore[typeddict-item]
-        except UserError:
-            raise
         except Exception as error:  # a failed cell is a result; the sweep goes on
-            logging.getLogger(__name__).exception("cell %s failed", cell.id)
+            if not isinstance(error, (UserError, PrivacyError)):
+                logging.getLogger(__name__).exception("cell %s failed", cell.id)
             first, *_ = str(error).splitlines() or [""]
             row["status"], row["error"] = "failed", f"{type(error).__name__}: {first}".removesuffix(": ")
         self.store.write(cell, row)
@@ -190,6 +193,8 @@ class Runner:
         metrics = evaluator.judge(evidence)
         real_metrics, num_real = evaluator.judge_real(reference, seed=cell.seed)
         shift = self._public_shift(cell, evaluator, reference)
+        for name, value in (*metrics.items(), *real_metrics.items(), ("frechet of public images", shift)):
+            require_finite(f"metric {name}", value)
         seconds = {"seconds_adapt": released.seconds, "seconds_evaluate": time.perf_counter() - begin}
         public = f"the public {'' if tuning else 'and tuning '}tasks of {collection.name}"
         return {

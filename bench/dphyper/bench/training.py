@@ -17,6 +17,7 @@ import torch
 
 from dphyper.bench.public import PublicTasks
 from dphyper.bench.tracking import Tracking
+from dphyper.core.finite import require_finite_weights
 
 # Steps between two validations, and between two checkpoints. These lie midway: a run that goes on would not validate
 # again at the step of its checkpoint, and what validation draws would be missing.
@@ -50,6 +51,9 @@ def train(
 
     Returns:
         Seconds of training, those of interrupted calls included.
+
+    Raises:
+        FloatingPointError: A weight is not finite at the end.
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     # Advice on loaders and loops that were chosen on purpose; errors are exceptions and still come through.
@@ -77,6 +81,7 @@ def train(
         )
         trainer.fit(module, datamodule=episodes, ckpt_path=last)
     module.to(device)
+    require_finite_weights(f"training of {name}", module)
     return progress.seconds
 
 

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from dphyper.bench.catalog import METHODS
 from dphyper.core.errors import UserError, unknown_name
@@ -34,11 +35,13 @@ def parser() -> ArgumentParser:
     made.add_argument("--epsilon", type=float, default=1.0, help="claimed ε")
     made.add_argument("--delta", type=float, default=1e-5, help="δ of the claim")
     made.add_argument("--relation", type=RelationName, default="add_or_remove_one", help="neighbouring relation")
-    made.add_argument("--embedding_dim", type=int, default=32, help="k, numbers of each release")
+    made.add_argument("--embedding_dim", type=PositiveInt, default=32, help="k, numbers of each release")
     made.add_argument("--contract", action="store_true", help="try the method, or all, against the contract instead")
-    made.add_argument("--draws", type=int, default=0, help="releases from each data set (0: about half a minute)")
+    made.add_argument(
+        "--draws", type=NonNegativeInt, default=0, help="releases from each data set (0: about half a minute)"
+    )
     made.add_argument("--sweep", type=str, default="", help="sweep file: attack whole runs of its cells instead")
-    made.add_argument("--runs", type=int, default=100, help="with --sweep: runs on each of the two data sets")
+    made.add_argument("--runs", type=PositiveInt, default=100, help="with --sweep: runs on each of the two data sets")
     made.add_argument("--out", type=str, default="runs/audit", help="folder of tables and plots")
     return made
 

@@ -137,7 +137,8 @@ def _cells(config: Namespace) -> Iterator[str]:
     from dphyper.bench.store import Store
 
     rows = Store(config.store).rows()
-    yield rows[["cell", "status", "method", "task", "epsilon", "seed", "frechet"]].to_string()
+    columns = ["cell", "status", "method", "task", "epsilon", "seed", "frechet"]
+    yield rows.reindex(columns=columns).to_string()
 
 
 LISTS: dict[str, Callable[[Namespace], Iterator[str]]] = {

@@ -1,10 +1,10 @@
-"""The command line: ``dphyper run | sweep plan | sweep run | report | merge | migrate | publish | check | audit | ls``.
+"""The command line: ``dphyper run | sweep | report | merge | pull | migrate | publish | check | reset | audit | ls``.
 
 Each command is one module beside this one, with ``HELP``, ``parser()`` and ``execute(config)``; a new command is such a
 file and its name in `COMMANDS`. Every option is also a YAML key of the same name, and both go through one schema, the
-dataclasses of `dphyper.core.specs`. A user's mistake is answered by one line and exit status 2; a sweep that leaves
-cells undone, or a check with findings, exits with 1; Ctrl-C with 130. A command imports what is heavy when it is
-executed, so that help comes at once and needs no torch.
+dataclasses of `dphyper.core.specs`. A user's mistake, or a disk that fails, is answered by one line and exit status 2.
+A sweep that leaves cells undone, or a check with findings, exits with 1; Ctrl-C with 130. A command imports what is
+heavy when it is executed, so that help comes at once and needs no torch.
 """
 
 import os
@@ -18,7 +18,7 @@ from jsonargparse import ArgumentParser
 from dphyper.core.errors import PrivacyError, UserError
 from dphyper.core.parsing import parse
 
-COMMANDS = ("run", "sweep", "report", "merge", "migrate", "publish", "check", "audit", "ls")
+COMMANDS = ("run", "sweep", "report", "merge", "pull", "migrate", "publish", "check", "reset", "audit", "ls")
 DESCRIPTION = """Benchmark differentially private hypernetworks against DP-SGD and public-data-guided methods.
 
 A sweep file names a grid of cells; a store keeps one row for each; a report turns a store into curves and tables.
@@ -42,6 +42,10 @@ def _status(argv: list[str]) -> int:
         # Whoever reads has seen enough, as `head` does. Python flushes stdout at its end and must find it open.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        # A full or read-only disk, a file where a folder is needed: the system's own words say it best.
+        where = f" '{error.filename}'" if error.filename else ""
+        print(f"dphyper: {error.strerror or error}{where}: nothing that was finished is lost", file=sys.stderr)
     return 2
 
 

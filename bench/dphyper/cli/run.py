@@ -16,7 +16,7 @@ def parser() -> ArgumentParser:
     )
     made.add_argument("--config", action="config", help="YAML file with any of the keys below")
     made.add_argument("--store", type=str, default="runs/single", help="folder of results")
-    made.add_argument("--wandb", choices=["auto", "online", "offline", "off"], default="auto", help="W&B mode")
+    made.add_argument("--wandb", choices=["auto", "online", "offline", "off"], default="offline", help="W&B mode")
     made.add_argument("--searches", nargs="*", default=[], help=SEARCHES)
     made.add_class_arguments(Cell)
     made.add_class_arguments(Performance, "performance")

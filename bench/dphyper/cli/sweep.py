@@ -1,4 +1,4 @@
-"""``dphyper sweep plan FILE`` prints every cell of a sweep file with its state; ``dphyper sweep run FILE`` runs them.
+"""``dphyper sweep plan FILE`` sums up the cells of a sweep file and their states; ``dphyper sweep run FILE`` runs them.
 
 A plan reads the data, so that it finds the mistakes that a run would find in them; it trains and writes nothing.
 """
@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from dphyper.core.parsing import build
 from dphyper.core.specs import Cell
-from dphyper.sweeps.plan import Sweep, sweep_parser
+from dphyper.sweeps.plan import Sweep, summary, sweep_parser
 
 HELP = "plan or run a grid of cells"
 
@@ -20,8 +20,9 @@ def parser() -> ArgumentParser:
     made.add_argument(
         "action",
         choices=["plan", "run"],
-        help="plan reads the data and prints every cell with its state; run runs what is not done, and resumes",
+        help="plan reads the data and sums up the cells and their states; run runs what is not done, and resumes",
     )
+    made.add_argument("--cells", action="store_true", help="of a plan: every single cell with its state")
     return made
 
 
@@ -33,11 +34,11 @@ def execute(config: Namespace) -> int:
     cells = sweep.cells()
     if config.action == "run":
         return int(run_sweep(sweep, cells) > 0)
-    _plan(sweep, cells)
+    _plan(sweep, cells, single=config.cells)
     return 0
 
 
-def _plan(sweep: Sweep, cells: list[Cell]) -> None:
+def _plan(sweep: Sweep, cells: list[Cell], *, single: bool) -> None:
     from dphyper.bench.runner import Runner
     from dphyper.bench.searches import RecordedSearch
     from dphyper.bench.store import Store
@@ -50,5 +51,8 @@ def _plan(sweep: Sweep, cells: list[Cell]) -> None:
         RecordedSearch.read(path)
     Runner(store, sweep.performance, Tracking("off", Path(), sweep.name), sweep.name).check_data(cells)
     frame = states(cells, store)
-    print(frame.to_string(index=False))
+    if single:
+        print(frame.to_string(index=False))
+    else:
+        print("\n".join(summary(cells, dict(zip(frame["cell"], frame["state"], strict=True)))))
     print(f"{len(cells)} cells: " + ", ".join(f"{n} {s}" for s, n in frame["state"].value_counts().items()))

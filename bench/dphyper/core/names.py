@@ -2,7 +2,7 @@
 
 Guarantees that a name is compared in one form wherever it is given: Unicode's composed form (NFC), with one space where
 there was any white space. What YAML reads as no text and no whole number is refused, since the name that was meant is
-lost by then (``on``, ``1.10``). On the command line a name is taken as it was typed. Nothing here knows which names
+lost by then (``true``, ``1.10``). On the command line a name is taken as it was typed. Nothing here knows which names
 there are.
 """
 

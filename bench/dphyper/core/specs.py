@@ -6,6 +6,7 @@ dataclasses of plain values, so that a YAML file, the command line and a stored 
 module imports no torch.
 """
 
+import copy
 import dataclasses
 import functools
 import hashlib
@@ -34,10 +35,32 @@ def content_hash(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
+MOST_PIXELS = 1024  # of an image's side: more is a slip, and would take all memory before anything could say so
+MOST_NAME = 100  # characters of a name: file systems and W&B (128) cut longer ones
+
+
 def _positive(**values: float) -> None:
     for name, value in values.items():
-        if not value > 0:
+        if not 0 < value < math.inf:
             raise UserError(f"{name} = {value}: expected a number above 0")
+
+
+def _seed(**values: int) -> None:
+    for name, value in values.items():
+        if not 0 <= value < 2**32:
+            raise UserError(f"{name} = {value}: expected a whole number from 0 to 2^32 - 1")
+
+
+def require_folder(name: str, given: str) -> None:
+    """Refuse a text that would name another folder than its author meant.
+
+    Raises:
+        UserError: It is empty, blank, or begins with ``~``, which only a shell expands.
+    """
+    if not given.strip():
+        raise UserError(f"{name} = '{given}': expected the name of a folder")
+    if given.startswith("~"):
+        raise UserError(f"{name} = '{given}': only a shell expands ~, write the folder out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +111,8 @@ class DataSpec:
             object.__setattr__(self, name, names(getattr(self, name)))
         object.__setattr__(self, "value_range", tuple(map(float, self.value_range)))
         _positive(image_size=self.image_size, min_task_size=self.min_task_size)
+        if self.image_size > MOST_PIXELS:
+            raise UserError(f"data.image_size = {self.image_size}: expected at most {MOST_PIXELS} pixels")
         for size in self.cluster_sizes:
             _positive(cluster_sizes=size)
         if self.channels not in (1, 3):
@@ -170,10 +195,11 @@ class BaseSpec:
     def __post_init__(self) -> None:
         _positive(rank=self.rank, batch_size=self.batch_size, learning_rate=self.learning_rate)
         _positive(sampling_steps=self.sampling_steps, layers_per_block=self.layers_per_block)
-        if any(c % 8 for c in self.block_out_channels) or not self.block_out_channels:
-            raise UserError(
-                f"base.block_out_channels = {list(self.block_out_channels)}: expected multiples of 8, one a level"
-            )
+        _positive(train_steps=self.train_steps)
+        _seed(**{"base.seed": self.seed})
+        if any(c % 8 or c < 8 for c in self.block_out_channels) or not self.block_out_channels:
+            given = list(self.block_out_channels)
+            raise UserError(f"base.block_out_channels = {given}: expected multiples of 8 above 0, one a level")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,15 +272,18 @@ class Cell:
             )
         if self.embedding_dim < 0:
             raise UserError(f"embedding_dim = {self.embedding_dim}: expected at least 1 (0 for methods without one)")
+        _seed(seed=self.seed, noise_draw=self.noise_draw)
 
-    @property
+    @functools.cached_property
     def id(self) -> str:
         """Hash of the content: equal cells share it, on every machine."""
         return content_hash(self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON and YAML; ε = ∞ becomes the string "inf", which JSON can hold."""
-        plain = dataclasses.asdict(self)
+        plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        plain |= {name: dataclasses.asdict(plain[name]) for name in ("data", "base", "protocol")}
+        plain["options"] = copy.deepcopy(self.options)
         if math.isinf(self.epsilon):
             plain["epsilon"] = "inf"
         return plain
@@ -296,5 +325,7 @@ class Performance:
 
     def __post_init__(self) -> None:
         _positive(workers=self.workers)
+        require_folder("performance.cache", self.cache)
+        require_folder("performance.weights", self.weights)
         if self.threads < 0:
             raise UserError(f"performance.threads = {self.threads}: expected 0 (share the cores) or more")

@@ -16,7 +16,6 @@ What it does not guarantee: that the run had no other access to the records. `Pr
 """
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from dphyper.core.errors import PrivacyError, UserError
-from dphyper.core.files import write_json
+from dphyper.core.files import DamagedFileError, read_json, write_json
 from dphyper.privacy.accounting import epsilon_of
 from dphyper.privacy.budget import Budget
 from dphyper.privacy.json_form import event_json, mechanism_from_json, mechanism_json, plain_value
@@ -95,10 +94,15 @@ class Ledger:
         Raises:
             PrivacyError: The ledger in the file has another budget.
             UserError: The ledger in the file has another schema.
+            DamagedFileError: The file holds no ledger.
         """
         if not path.exists():
             return cls(budget, path=path)
-        ledger = cls.from_json(json.loads(path.read_text()))
+        plain = read_json(path)
+        try:
+            ledger = cls.from_json(plain)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise DamagedFileError(f"'{path}' holds no ledger ({type(error).__name__}: {error})") from error
         if ledger.budget != budget:
             raise PrivacyError(f"ledger '{path}' was opened for {ledger.budget}, not for {budget}: use another folder")
         ledger._path = path
@@ -140,7 +144,7 @@ class Ledger:
         if any(charge.role == role for charge in self.current):
             raise PrivacyError(
                 f"role '{role}' is charged already: drawing it again with fresh noise would be a second release. If "
-                "a run was interrupted in it, start over in a new folder, and keep nothing that run produced"
+                "a run was interrupted in it, give the cell up with  dphyper reset  and count what it spent"
             )
         self._permit(mechanism, role)
         self.charges.append(Charge(role=role, mechanism=mechanism))

@@ -12,6 +12,8 @@ from diffusers import DDPMScheduler, UNet2DModel
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dphyper.core.finite import require_finite
+
 
 def to_unit(images: NDArray[Any]) -> Tensor:
     """uint8 (N, H, W, C) to float32 (N, C, H, W) in [-1, 1].
@@ -23,7 +25,12 @@ def to_unit(images: NDArray[Any]) -> Tensor:
 
 
 def to_uint8(x_BCHW: Tensor) -> NDArray[np.uint8]:
-    """Inverse of `to_unit`, rounded and clipped."""
+    """Inverse of `to_unit`, rounded and clipped.
+
+    Raises:
+        FloatingPointError: A number is NaN, which would be a black pixel, or infinite.
+    """
+    require_finite("samples", x_BCHW)
     return x_BCHW.add(1.0).mul(127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
 
 

@@ -39,7 +39,17 @@ class UNetBase(BaseModel):
 
     @classmethod
     def untrained(cls, spec: BaseSpec, *, image_size: int, channels: int) -> Self:
-        """The U-Net of ``spec`` before training, initialised from its seed."""
+        """The U-Net of ``spec`` before training, initialised from its seed.
+
+        Raises:
+            UserError: Its levels cannot halve the images evenly.
+        """
+        levels = len(spec.block_out_channels)
+        if image_size % 2 ** (levels - 1):
+            raise UserError(
+                f"data.image_size = {image_size} with {levels} levels in base.block_out_channels: expected a multiple "
+                f"of {2 ** (levels - 1)}, for each level but the last halves the images"
+            )
         with torch.random.fork_rng():
             torch.manual_seed(spec.seed)
             unet = new_unet(

@@ -5,12 +5,14 @@ file. Cells are enumerated in the same order every time, and each is named once:
 collapsed. Nothing is run here, and no torch is imported until cells are enumerated.
 """
 
+import dataclasses
 import itertools
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, get_type_hints
 
 from jsonargparse import ArgumentParser
 
@@ -18,7 +20,11 @@ from dphyper.bench.catalog import canonical
 from dphyper.core.errors import UserError, unknown_name
 from dphyper.core.names import Value, typed_name
 from dphyper.core.parsing import build, parse
-from dphyper.core.specs import Cell, Performance, WandbMode
+from dphyper.core.specs import MOST_NAME, Cell, Performance, WandbMode
+
+_SHOWN_VALUES = 12  # of an axis in a summary
+# Fields whose values need no parser where they have their type already: it takes 10 ms for each.
+_PLAIN = {name: kind for name, kind in get_type_hints(Cell).items() if kind in (int, float, bool)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +34,8 @@ class Sweep:
     Attributes:
         name: Name of the sweep: W&B group, Optuna study, label in the rows.
         store: Folder of the results; empty for ``runs/NAME``.
-        wandb: ``auto`` (online when logged in, else offline), ``online``, ``offline`` or ``off``.
+        wandb: ``offline`` (runs on disk, uploaded when you say so), ``online``, ``auto`` (online when logged in, else
+            offline) or ``off``.
         performance: Knobs that change speed only.
         cell: Keys that all cells share, as in ``dphyper run``.
         searches: Recorded searches that the options come from: each a store's folder or its ``rows.parquet``, with rows
@@ -41,17 +48,26 @@ class Sweep:
     name: str
     grid: list[dict[str, list[Value]]]
     store: str = ""
-    wandb: WandbMode = "auto"
+    wandb: WandbMode = "offline"
     performance: Performance = field(default_factory=Performance)
     cell: dict[str, Value] = field(default_factory=dict)
     searches: list[str] = field(default_factory=list)
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.name or "/" in self.name:
-            raise UserError(f"name = '{self.name}': expected a name without a slash, such as 'demo'")
+        if not re.fullmatch(r"\w[\w .+-]*", self.name) or len(self.name) > MOST_NAME:
+            raise UserError(
+                f"name = '{self.name[:MOST_NAME]}': expected a name without a slash, such as 'demo', of at most "
+                f"{MOST_NAME} letters, digits and . + - _"
+            )
         if not self.grid:
             raise UserError("grid is empty: expected at least one mapping of axes to lists of values")
+        for axes in self.grid:
+            for key, values in axes.items():
+                if not isinstance(key, str):
+                    raise UserError(f"axis {key!r} of the grid: expected the key of a cell, such as 'epsilon'")
+                if not values:
+                    raise UserError(f"axis '{key}' of the grid has no value: give it one, or leave the axis out")
 
     @property
     def store_path(self) -> str:
@@ -67,19 +83,30 @@ class Sweep:
         found: dict[str, Cell] = {}
         methods = set()
         for axes in self.grid:
-            for values in itertools.product(*axes.values()):
-                merged = _copy(self.cell)
-                for key, value in zip(axes, values, strict=True):
-                    _set(merged, key, value)
-                method = merged.get("method", Cell.method)
-                methods.add(method)
-                merged["options"] = {**self.options.get(method, {}), **merged.get("options", {})}
-                cell = canonical(parse_cell(merged))
+            for cell in map(canonical, self._product(axes)):
+                methods.add(cell.method)
                 found.setdefault(cell.id, cell)
         for name in self.options:
             if name not in methods:
                 raise unknown_name("method in options", name, methods)
         return list(found.values())
+
+    def _product(self, axes: Mapping[str, Sequence[Any]]) -> Iterator[Cell]:
+        """The cells of one cross product. Each value is parsed once, not once for each cell that has it."""
+        shared = dict(vars(_parsed(self.cell)))
+        typed = [[_axis_value(key, value) for value in values] for key, values in axes.items()]
+        for values in itertools.product(*typed):
+            fields, nested = dict(shared), dict[str, dict[str, Any]]()
+            for key, value in zip(axes, values, strict=True):
+                top, _, inner = key.partition(".")
+                if inner:
+                    nested.setdefault(top, {})[inner] = value
+                else:
+                    fields[top] = value
+            options = {**self.options.get(fields["method"], {}), **fields["options"], **nested.pop("options", {})}
+            for top, changes in nested.items():
+                fields[top] = dataclasses.replace(fields[top], **changes)
+            yield Cell(**{**fields, "options": options})
 
 
 def read_sweep(path: str) -> tuple[Sweep, list[Cell]]:
@@ -113,11 +140,66 @@ def parse_cell(plain: Mapping[str, Any]) -> Cell:
     >>> parse_cell({"task": 8, "epsilon": "inf", "data": {"source": "digits8"}}).task
     '8'
     """
+    return build(Cell, _parsed(plain))
+
+
+def summary(cells: Sequence[Cell], states: Mapping[str, str]) -> list[str]:
+    """A few lines about the cells of a sweep: the values of each axis, and how many cells of a method are done.
+
+    Args:
+        cells: Of the sweep.
+        states: Id of each cell to its state.
+
+    >>> print("\\n".join(summary([Cell(task="a"), Cell(task="a", seed=1)], {})))
+    task       a
+    seed       0, 1
+    method          cells
+    hypernetwork        2
+    """
+    plain = [{"method": cell.method, **_axes_of(cell)} for cell in cells]
+    lines = []
+    for axis in dict.fromkeys(name for axes in plain for name in axes if name != "method"):
+        values = list(dict.fromkeys(axes[axis] for axes in plain if axis in axes))
+        if len(values) > 1 or axis == "task":
+            more = f", … {len(values)} in all" if len(values) > _SHOWN_VALUES else ""
+            lines.append(f"{axis:10} {', '.join(map(str, values[:_SHOWN_VALUES]))}{more}")
+    named = sorted(set(states.values()))
+    width = max(12, *(len(cell.method) for cell in cells)) + 2
+    lines.append(f"{'method':{width}}{'cells':>7}" + "".join(f"{state:>9}" for state in named))
+    for method in dict.fromkeys(cell.method for cell in cells):
+        mine = [states.get(cell.id) for cell in cells if cell.method == method]
+        lines.append(f"{method:{width}}{len(mine):7}" + "".join(f"{mine.count(state):9}" for state in named))
+    return lines
+
+
+def _axes_of(cell: Cell) -> dict[str, Any]:
+    """The axes of a cell that its method uses, as people read them."""
+    axes: dict[str, Any] = {"source": cell.data.source, "task": cell.task, "n": cell.n}
+    if math.isfinite(cell.epsilon):
+        axes["epsilon"] = f"{cell.epsilon:g}"
+    if cell.embedding_dim:
+        axes["k"] = cell.embedding_dim
+    return axes | {"seed": cell.seed, "noise draw": cell.noise_draw}
+
+
+def _axis_value(key: str, value: Any) -> Any:
+    """A value of an axis with the type that the key has in a cell; options keep theirs until their method is known."""
+    top, _, inner = key.partition(".")
+    if top == "options" and inner:
+        return value
+    if not inner and type(value) is _PLAIN.get(key):
+        return value
+    found = _parsed({top: {inner: value}} if inner else {key: value})[top]
+    return getattr(found, inner) if inner else found
+
+
+def _parsed(plain: Mapping[str, Any]) -> Any:
+    """The fields of a cell, with their types and defaults."""
     # YAML reads a task called 8 as a number, and "inf" as a word.
     given = {key: typed_name(value) if key in ("task", "method") else value for key, value in plain.items()}
     if given.get("epsilon") == "inf":
         given["epsilon"] = math.inf
-    return build(Cell, parse(_cell_parser(), given))
+    return parse(_cell_parser(), given)
 
 
 @cache
@@ -125,15 +207,3 @@ def _cell_parser() -> ArgumentParser:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Cell)
     return parser
-
-
-def _copy(nested: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in nested.items()}
-
-
-def _set(nested: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key."""
-    *parents, last = key.split(".")
-    for parent in parents:
-        nested = nested.setdefault(parent, {})
-    nested[last] = value

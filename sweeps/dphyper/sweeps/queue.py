@@ -47,10 +47,11 @@ class Queue:
                 cell_id = trial.user_attrs.get("cell", "")
                 if trial.state == TrialState.WAITING:
                     waiting.add(cell_id)
-                elif self.store.status(cell_id) != "running":
+                elif not self.store.is_running(cell_id):
                     self.study.tell(trial.number, state=TrialState.FAIL)
             for cell in cells:
-                if cell.id not in waiting and self.store.status(cell.id) in ("to do", "failed"):
+                open_ = self.store.status(cell.id) != "done" and not self.store.is_running(cell.id)
+                if open_ and cell.id not in waiting:
                     axes: dict[str, float] = {"embedding_dim": cell.embedding_dim}
                     if math.isfinite(cell.epsilon):
                         axes["epsilon"] = cell.epsilon
