@@ -283,9 +283,7 @@ class Hypernetwork(EpisodeMethod):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with a one-cycle learning rate."""
-        optimizer = torch.optim.AdamW(
-            self.parameters(), lr=self._options.learning_rate, weight_decay=1e-4, fused=True
-        )
+        optimizer = torch.optim.AdamW(self.parameters(), lr=self._options.learning_rate, weight_decay=1e-4, fused=True)
         return self.one_cycle(optimizer, self._options.learning_rate)
 
     @classmethod
