@@ -26,7 +26,7 @@ from dphyper.bench.release import generator, release
 from dphyper.bench.searches import RecordedSearch, selection_of
 from dphyper.bench.store import SCHEMA, Row, Store
 from dphyper.bench.tracking import Tracking
-from dphyper.core.errors import UserError
+from dphyper.core.errors import UserError, disk_is_full, in_one_line
 from dphyper.core.files import whole_file
 from dphyper.core.specs import Cell, Performance
 from dphyper.metrics.evaluation import Evaluator
@@ -79,7 +79,12 @@ class Runner:
         self.check_data(cells)
         protocols = {self.evaluator(cell.protocol).protocol_hash for cell in cells}
         for cell in distinct_public_work(cells):
-            self.public.untrained_method(cell, self.public.untrained_base(cell))
+            try:
+                self.public.untrained_method(cell, self.public.untrained_base(cell))
+            except UserError:
+                raise
+            except Exception:  # a fault of the method: the cells that need it fail, and the others run
+                logging.getLogger(__name__).exception("method %s cannot be built", cell.method)
         stored = self.store.protocols()
         if len(protocols | stored) > 1:
             raise UserError(
@@ -106,6 +111,7 @@ class Runner:
 
         Raises:
             UserError: The spec is wrong; nothing is stored.
+            Exception: The disk is full; nothing is stored.
         """
         cell = canonical(cell)
         folder = self.store.directory(cell.id)
@@ -116,9 +122,19 @@ class Runner:
         except UserError:
             raise
         except Exception as error:  # a failed cell is a result; the sweep goes on
+            if disk_is_full(error):
+                raise
             logging.getLogger(__name__).exception("cell %s failed", cell.id)
-            first, *_ = str(error).splitlines() or [""]
-            row["status"], row["error"] = "failed", f"{type(error).__name__}: {first}".removesuffix(": ")
+            return self.failed(cell, in_one_line(error))
+        return self._keep(cell, row)
+
+    def failed(self, cell: Cell, error: str) -> Row:
+        """Store the row of a cell that failed."""
+        row = self._facts(cell)
+        row["status"], row["error"] = "failed", error
+        return self._keep(cell, row)
+
+    def _keep(self, cell: Cell, row: Row) -> Row:
         self.store.write(cell, row)
         self.tracking.cell(cell, row, self.store)
         return row

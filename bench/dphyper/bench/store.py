@@ -11,14 +11,15 @@ a former schema are merged (`dphyper.bench.migration`). A store stays at home: w
 copies.
 """
 
+import contextlib
 import json
+import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 import pandas as pd
-from filelock import FileLock
 
 from dphyper.core.errors import UserError
 from dphyper.core.files import whole_file, write_json
@@ -100,26 +101,10 @@ class Store:
         """The folder of one cell; it need not exist yet."""
         return self.root / "cells" / cell_id
 
-    def lock(self, cell_id: str) -> FileLock:
-        """A lock that the process running the cell holds; the system frees it when that process dies."""
-        folder = self.root / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(folder / f"{cell_id}.lock", timeout=0)
-
     def status(self, cell_id: str) -> str:
-        """``done``, ``failed``, ``running`` (its lock is held) or ``to do``."""
+        """``done``, ``failed`` or ``to do``; which of the last are being run, `dphyper status` knows."""
         path = self.directory(cell_id) / "row.json"
-        if path.exists():
-            return self.row(cell_id)["status"]
-        lock = self.root / "locks" / f"{cell_id}.lock"
-        if lock.exists():
-            probe = FileLock(lock, timeout=0)
-            try:
-                probe.acquire()
-            except TimeoutError:
-                return "running"
-            probe.release()
-        return "to do"
+        return self.row(cell_id)["status"] if path.exists() else "to do"
 
     def write(self, cell: Cell, row: Row) -> None:
         """Write the spec and then the row of a cell; the row appears whole or not at all."""
@@ -148,12 +133,15 @@ class Store:
             UserError: The file holds something else.
         """
         path = self.root / "key"
-        (self.root / "locks").mkdir(parents=True, exist_ok=True)
-        with FileLock(self.root / "locks" / "key.lock"):
-            if not path.exists():
-                with whole_file(path) as temporary:
-                    temporary.touch(0o600)
-                    temporary.write_bytes(secrets.token_bytes(32))
+        if not path.exists():
+            self.root.mkdir(parents=True, exist_ok=True)
+            fresh = path.with_name(f".{secrets.token_hex(4)}.key")
+            fresh.touch(0o600)
+            fresh.write_bytes(secrets.token_bytes(32))
+            # A link is made once, on file systems that hosts share too: all go on with the first one's key.
+            with contextlib.suppress(FileExistsError):
+                os.link(fresh, path)
+            fresh.unlink()
         key = path.read_bytes()
         if len(key) != 32:
             raise UserError(f"'{path}' holds {len(key)} bytes, expected 32: restore it, or remove it to begin anew")

@@ -283,6 +283,8 @@ class Performance:
         device: ``auto`` takes CUDA when it is there.
         threads: Torch threads of each worker process; 0 shares the machine's cores among the workers.
         workers: Cells that run at once, each in its own process.
+        grace: Seconds of silence after which a worker counts as dead where `storage` is a database. A worker on a
+            machine that is so loaded or so far away that it cannot send a sign of life for as long ends itself.
         cache: Folder of base models, trained public phases and features that cells share.
         weights: Folder with the weight files of the `inception` and `clip` extractors; where a file is missing
             it is downloaded into it.
@@ -291,10 +293,13 @@ class Performance:
     device: str = "auto"
     threads: int = 0
     workers: int = 1
+    grace: int = 120
     cache: str = "runs/cache"
     weights: str = "runs/weights"
 
     def __post_init__(self) -> None:
         _positive(workers=self.workers)
+        if self.grace < 5:
+            raise UserError(f"performance.grace = {self.grace}: expected at least 5 seconds")
         if self.threads < 0:
             raise UserError(f"performance.threads = {self.threads}: expected 0 (share the cores) or more")

@@ -29,7 +29,11 @@ class Sweep:
         name: Name of the sweep: W&B group, Optuna study, label in the rows.
         store: Folder of the results; empty for ``runs/NAME``.
         wandb: ``auto`` (online when logged in, else offline), ``online``, ``offline`` or ``off``.
+        storage: Where workers note what they are at: ``journal`` (a file in the store, for one host) or the URL of a
+            database that all hosts reach, ``postgresql://USER@HOST/DATABASE``. Results are in the store either way.
         performance: Knobs that change speed only.
+        slurm: What ``dphyper sweep submit`` asks SLURM for, as submitit names it: ``timeout_min``, ``mem_gb``,
+            ``gpus_per_node``, ``slurm_partition``, ….
         cell: Keys that all cells share, as in ``dphyper run``.
         searches: Recorded searches that the options come from: each a store's folder or its ``rows.parquet``, with rows
             on tuning tasks alone and several settings of a method. Options that are neither the defaults nor in one of
@@ -42,8 +46,14 @@ class Sweep:
     grid: list[dict[str, list[Value]]]
     store: str = ""
     wandb: WandbMode = "auto"
+    storage: str = "journal"
     performance: Performance = field(default_factory=Performance)
+<<<<<<< HEAD
     cell: dict[str, Value] = field(default_factory=dict)
+=======
+    slurm: dict[str, Any] = field(default_factory=dict)
+    cell: dict[str, Any] = field(default_factory=dict)
+>>>>>>> bcc1279 (Workers claim cells in an Optuna study: journal or database, leases, status, signals)
     searches: list[str] = field(default_factory=list)
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -96,7 +106,7 @@ def sweep_parser() -> ArgumentParser:
     """The schema of a sweep file, whose keys are options too."""
     parser = ArgumentParser(
         exit_on_error=False,
-        usage="dphyper sweep {plan,run} FILE [options]",
+        usage="dphyper sweep {plan,run,worker,submit} FILE [options]",
         description="FILE is YAML with the keys below; options override it.",
     )
     parser.add_argument("--config", action="config", help="the same as FILE")
