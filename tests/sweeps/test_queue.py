@@ -164,14 +164,16 @@ def test_a_damaged_line_in_a_journal_is_named(tmp_path: Path) -> None:
     with (tmp_path / "queue.log").open("ab") as file:
         file.write(b"\0\0\0\n")
     for touch in (lambda: queue.claim("x", {}), lambda: open_storage("journal", tmp_path, GRACE)):
-        with pytest.raises(UserError, match=r"queue\.log' is damaged \(JSONDecodeError\).*remove it; no result is lost"):
+        with pytest.raises(
+            UserError, match=r"queue\.log' is damaged \(JSONDecodeError\).*remove it; no result is lost"
+        ):
             touch()
 
 
 def test_a_journal_does_not_bury_workers_of_other_hosts(tmp_path: Path) -> None:
     assert Queue(open_storage("journal", tmp_path, GRACE), "s", "elsewhere:12-ab").claim("x", {}) is not None
     queue = Queue(open_storage("journal", tmp_path, GRACE), "s", "ada")
-    with pytest.raises(UserError, match="worker elsewhere:12-ab of another host holds a cell.*name a database"):
+    with pytest.raises(UserError, match=r"worker elsewhere:12-ab of another host holds a cell.*name a database"):
         queue.bury()
 
 
@@ -201,7 +203,9 @@ def test_a_worker_that_others_thought_dead_ends_itself(database: str, tmp_path: 
     assert holder.exitcode == LOST_LEASE
 
 
-def test_storages_that_cannot_serve_are_refused(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_storages_that_cannot_serve_are_refused(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     check_storage("sqlite:///a.db", alone=True)
     check_storage("journal", alone=False)
     for address, said in (

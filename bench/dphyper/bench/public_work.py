@@ -249,14 +249,9 @@ class PublicWork:
         )
 
 
-def public_configuration(cell: Cell) -> str:
-    """Hash of a method and everything that its public work may depend on."""
-    return content_hash([cell.data.__dict__, cell.base.__dict__, cell.method, cell.options, cell.embedding_dim])
-
-
 def distinct_public_work(cells: Iterable[Cell]) -> list[Cell]:
     """One cell for each method and public configuration among the cells."""
-    return list({public_configuration(cell): cell for cell in cells}.values())
+    return list({cell.public_configuration: cell for cell in cells}.values())
 
 
 @functools.cache

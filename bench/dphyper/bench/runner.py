@@ -21,7 +21,7 @@ from PIL import Image
 from dphyper.bench.catalog import METHODS, canonical
 from dphyper.bench.method import Method
 from dphyper.bench.provenance import provenance
-from dphyper.bench.public_work import PublicWork, distinct_public_work
+from dphyper.bench.public_work import PublicPart, PublicWork, distinct_public_work
 from dphyper.bench.release import generator, release
 from dphyper.bench.searches import RecordedSearch, selection_of
 from dphyper.bench.store import SCHEMA, Row, Store
@@ -105,6 +105,15 @@ class Runner:
             self.public.collection(data).require(cell.task for cell in cells if cell.data == data)
         for cell in cells:
             self.public.collection(cell.data).draw(cell.task, cell.n, cell.seed)
+
+    def make(self, part: PublicPart, *, threads: int) -> float:
+        """Make public work where it is missing, with so many threads; seconds that it took when it was made."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            return part.make()
+        finally:
+            torch.set_num_threads(before)
 
     def run(self, cell: Cell) -> Row:
         """Run one cell and store its row.

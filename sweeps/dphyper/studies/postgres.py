@@ -81,9 +81,7 @@ def _run(*command: str | Path) -> None:
     as_postgres = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
     # Its output into a file: a server that goes on would keep a pipe open.
     with tempfile.TemporaryFile() as output:
-        done = subprocess.run(
-            [*map(str, command)], cwd="/", stdout=output, stderr=output, check=False, **as_postgres
-        )
+        done = subprocess.run([*map(str, command)], cwd="/", stdout=output, stderr=output, check=False, **as_postgres)
         if done.returncode:
             output.seek(0)
             raise UserError(f"{command[0]} failed: {' '.join(output.read().decode().split())}")

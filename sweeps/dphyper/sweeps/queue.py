@@ -83,18 +83,17 @@ class Queue:
         """How many trials have begun: the number of the next."""
         return self._seen
 
-    def sync(self) -> list[FrozenTrial]:
-        """Learn what others did; the trials that have ended since the last call."""
+    def sync(self) -> None:
+        """Learn what others did."""
         trials = self._storage.trials(self._study)
         if self._since is None:
             self._since = len(trials)
-        ended, running = [], []
+        running = []
         followed = {trial.number for trial in self._running}
         for trial in [trials[number] for number in sorted(followed)] + trials[self._seen :]:
             if not trial.state.is_finished():
                 running.append(trial)
                 continue
-            ended.append(trial)
             if trial.state == TrialState.PRUNED:
                 continue
             item, error = trial.user_attrs[ITEM], trial.user_attrs.get(ERROR)
@@ -110,7 +109,6 @@ class Queue:
         self.running = {}
         for trial in running:
             self.running.setdefault(trial.user_attrs[ITEM], trial)
-        return ended
 
     def bury(self) -> None:
         """Close the claims of workers that died."""

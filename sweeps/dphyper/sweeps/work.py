@@ -19,14 +19,12 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from dphyper.bench.runner import Runner
-from dphyper.bench.searches import RecordedSearch
 from dphyper.bench.store import Row, Store
-from dphyper.bench.tracking import Tracking
 from dphyper.core.errors import UserError
 from dphyper.core.specs import Cell
 from dphyper.core.stopping import Stopped, stoppable
 from dphyper.metrics.metric import METRICS
+from dphyper.sweeps import worker
 from dphyper.sweeps.plan import Sweep
 from dphyper.sweeps.queue import new_token, worker_name
 from dphyper.sweeps.status import record_plan
@@ -59,22 +57,21 @@ def run_sweep(sweep: Sweep, cells: Sequence[Cell], *, retry_failed: bool = False
     """
     store = Store(sweep.store_path)
     store.require_current()
-    searches = [RecordedSearch.read(path) for path in sweep.searches]
     console = Console(highlight=False)
     states = {cell.id: store.status(cell.id) for cell in cells}
     missing = [cell for cell in cells if states[cell.id] not in ({"done"} if retry_failed else {"done", "failed"})]
     done = sum(state == "done" for state in states.values())
     console.print(f"sweep {sweep.name}: {len(cells)} cells, {done} done, into {store.root}")
     if missing:
-        tracking = Tracking(sweep.wandb, store.root, sweep.name)
-        Runner(store, sweep.performance, tracking, sweep.name, searches).check(missing)
+        runner = worker.make_runner(sweep, store, sweep.performance)
+        runner.check(missing)
         record_plan(sweep, cells)
         queues = Queues(sweep, worker_name(os.getpid(), new_token()))
         count = min(sweep.performance.workers, len(missing))
         with _Crew(sweep, missing, queues, retry_failed=retry_failed, console=console) as crew:
             crew.start(count)
             _follow(crew, queues, store, missing, console)
-        tracking.table(store)
+        runner.tracking.table(store)
         store.export()
     states = {cell.id: store.status(cell.id) for cell in cells}
     done, failed = (sum(state == name for state in states.values()) for name in ("done", "failed"))
@@ -107,7 +104,7 @@ class _Crew:
 
     def start(self, count: int) -> None:
         """Start so many workers."""
-        with _environment("OMP_NUM_THREADS", self._threads):
+        with _environment("OMP_NUM_THREADS", self._threads), _unheard(signal.SIGINT, signal.SIGHUP):
             for _ in range(count):
                 token = new_token()
                 process = self._context.Process(target=_local_worker, args=(*self._arguments, token))
@@ -182,6 +179,19 @@ def _local_worker(
     except UserError as error:
         print(f"dphyper: {error}", file=sys.stderr, flush=True)
         sys.exit(2)
+
+
+@contextmanager
+def _unheard(*numbers: signal.Signals) -> Iterator[None]:
+    """Processes that are started in the block never hear these; a terminal sends them to all, and this one passes on.
+
+    What comes meanwhile this process hears afterwards.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -12,23 +12,35 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-import torch
-
-from dphyper.bench.public_work import PublicPart, public_configuration
-from dphyper.bench.runner import Runner
-from dphyper.bench.searches import RecordedSearch
 from dphyper.bench.store import Row, Store
-from dphyper.bench.tracking import Tracking
 from dphyper.core.errors import UserError, disk_is_full, in_one_line
 from dphyper.core.specs import Cell, Performance
 from dphyper.sweeps.plan import Sweep
 from dphyper.sweeps.queue import MAX_DEATHS, PART, Claim, Queue, new_token, public_study_name, study_name, worker_name
 from dphyper.sweeps.storage import Storage, open_storage
 
+if TYPE_CHECKING:
+    from dphyper.bench.public_work import PublicPart
+    from dphyper.bench.runner import Runner
+
 _POLL = 0.5  # seconds between two looks at what others do, of a worker without work
+
+
+def make_runner(sweep: Sweep, store: Store, performance: Performance) -> "Runner":
+    """What runs the cells of a sweep into a store.
+
+    Raises:
+        UserError: A recorded search that cannot be read.
+    """
+    from dphyper.bench.runner import Runner
+    from dphyper.bench.searches import RecordedSearch
+    from dphyper.bench.tracking import Tracking
+
+    searches = [RecordedSearch.read(path) for path in sweep.searches]
+    return Runner(store, performance, Tracking(sweep.wandb, store.root, sweep.name), sweep.name, searches)
 
 
 class Queues:
@@ -100,9 +112,8 @@ def work(
         Stopped: A signal asked it to end; the cell in hand was given back.
     """
     store = Store(sweep.store_path)
-    searches = [RecordedSearch.read(path) for path in sweep.searches]
     performance = dataclasses.replace(sweep.performance, threads=threads_of_a_worker(sweep.performance))
-    runner = Runner(store, performance, Tracking(sweep.wandb, store.root, sweep.name), sweep.name, searches)
+    runner = make_runner(sweep, store, performance)
     name = worker_name(os.getpid(), token or new_token())
     queues = Queues(sweep, name, since)
     with queues.storage.at_work(name):
@@ -116,7 +127,7 @@ class _Worker:
 
     def __init__(
         self,
-        runner: Runner,
+        runner: "Runner",
         store: Store,
         queues: Queues,
         cells: Sequence[Cell],
@@ -142,23 +153,22 @@ class _Worker:
             queues.sync()
             for cell_id in [*queues.cells.done, *queues.cells.errors]:
                 self._left.pop(cell_id, None)
-            chosen = self._choose()
-            if chosen is None:
-                claim = None
-            elif isinstance(chosen, Cell):
-                about = {"method": chosen.method, "task": chosen.task}
-                claim = queues.cells.claim(chosen.id, about, chosen)
-            else:
-                claim = queues.public.claim(chosen.key, {PART: chosen.name})
-        if chosen is None and self._left:
-            time.sleep(_POLL)
-        elif claim and isinstance(chosen, Cell):
-            self._run(chosen, claim)
-        elif claim and isinstance(chosen, PublicPart):
-            self._make(chosen, claim)
+            do = self._claim(self._choose())
+        do()
         return bool(self._left)
 
-    def _choose(self) -> Cell | PublicPart | None:
+    def _claim(self, chosen: "Cell | PublicPart | None") -> Callable[[], None]:
+        """Claim what was chosen; what to do then."""
+        if chosen is None:
+            return lambda: time.sleep(_POLL if self._left else 0)
+        if isinstance(chosen, Cell):
+            about = {"method": chosen.method, "task": chosen.task}
+            claim = self._queues.cells.claim(chosen.id, about, chosen)
+            return lambda: self._run(chosen, claim) if claim else None
+        claim = self._queues.public.claim(chosen.key, {PART: chosen.name})
+        return lambda: self._make(chosen, claim) if claim else None
+
+    def _choose(self) -> "Cell | PublicPart | None":
         """The first cell that nobody runs and whose public work is there, or public work that nobody does."""
         public = self._queues.public
         for cell in self._left.values():
@@ -171,8 +181,8 @@ class _Worker:
                 return part
         return None
 
-    def _needs(self, cell: Cell) -> list[PublicPart]:
-        key = public_configuration(cell)
+    def _needs(self, cell: Cell) -> "list[PublicPart]":
+        key = cell.public_configuration
         if key not in self._parts:
             try:
                 self._parts[key] = self._runner.public.parts(cell)
@@ -180,15 +190,15 @@ class _Worker:
                 self._parts[key] = []
         return self._parts[key]
 
-    def _make(self, part: PublicPart, claim: Claim) -> None:
+    def _make(self, part: "PublicPart", claim: Claim) -> None:
         """Do public work; an error is kept for the cells that need it."""
         queue = self._queues.public
-        with queue.holding(claim), _threads(self._threads_for_public_work):
+        with queue.holding(claim):
             if claim.deaths >= MAX_DEATHS:
                 queue.fail(claim, _deadly(claim))
                 return
             try:
-                seconds = part.make()
+                seconds = self._runner.make(part, threads=self._threads_for_public_work)
             except Exception as error:
                 _require_disk(error)
                 logging.getLogger(__name__).exception("%s failed", part.name)
@@ -220,16 +230,6 @@ class _Worker:
         except (Exception, SystemExit) as error:
             _require_disk(error)
             return self._runner.failed(cell, in_one_line(error))
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _deadly(claim: Claim) -> str:
