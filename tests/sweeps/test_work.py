@@ -168,11 +168,14 @@ def test_a_failed_cell_is_kept_and_run_again_only_on_demand(
 def test_public_work_that_fails_fails_the_cells_that_need_it(
     toys: Callable[..., Path], dphyper: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TOY_PART", "base 0")
-    assert dphyper("sweep", "worker", toys(4)) == 0
-    rows = Store(tmp_path / "store").rows().set_index("seed")
-    assert rows["error"].to_dict() == {seed: "" if seed % 2 else "part base 0: AssertionError" for seed in range(4)}
-    assert (tmp_path / "store" / "parts" / "base 0").read_text().count("\n") == 1  # once, not once for each cell
+    monkeypatch.setenv("TOY_PART", "base 2")
+    assert dphyper("sweep", "worker", toys(2, grid=[{"embedding_dim": [2, 3], "seed": [0, 1]}])) == 0
+    rows = Store(tmp_path / "store").rows()
+    assert rows.groupby("embedding_dim")["error"].unique().map(list).to_dict() == {
+        2: ["part base 2: AssertionError"],
+        3: [""],
+    }
+    assert (tmp_path / "store" / "parts" / "base 2").read_text().count("\n") == 1  # once, not once for each cell
 
 
 @pytest.mark.usefixtures("in_process")

@@ -20,7 +20,7 @@ from dphyper.sweeps import plan, worker
 
 
 class ToyPart:
-    """Public work of toys: all cells of a seed's parity share one."""
+    """Public work of toys: all cells of one embedding dimension share one."""
 
     def __init__(self, root: Path, key: str) -> None:
         self.key, self.name, self._root = key, f"part {key}", root
@@ -47,7 +47,7 @@ class ToyRunner:
         """Nothing is tracked."""
 
     def parts(self, cell: Cell) -> list[ToyPart]:
-        return [ToyPart(self._store.root, f"base {cell.seed % 2}")]
+        return [ToyPart(self._store.root, f"base {cell.embedding_dim}")]
 
     def make(self, part: ToyPart, *, threads: int) -> float:
         return part.make()

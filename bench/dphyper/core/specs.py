@@ -255,7 +255,15 @@ class Cell:
     @property
     def public_configuration(self) -> str:
         """Hash of the method and of everything that its public work may depend on."""
-        return content_hash([vars(self.data), vars(self.base), self.method, self.options, self.embedding_dim])
+        return content_hash(
+            [
+                dataclasses.asdict(self.data),
+                dataclasses.asdict(self.base),
+                self.method,
+                self.options,
+                self.embedding_dim,
+            ]
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON and YAML; ε = ∞ becomes the string "inf", which JSON can hold."""
