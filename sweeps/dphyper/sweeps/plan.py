@@ -48,12 +48,8 @@ class Sweep:
     wandb: WandbMode = "auto"
     storage: str = "journal"
     performance: Performance = field(default_factory=Performance)
-<<<<<<< HEAD
-    cell: dict[str, Value] = field(default_factory=dict)
-=======
     slurm: dict[str, Any] = field(default_factory=dict)
-    cell: dict[str, Any] = field(default_factory=dict)
->>>>>>> bcc1279 (Workers claim cells in an Optuna study: journal or database, leases, status, signals)
+    cell: dict[str, Value] = field(default_factory=dict)
     searches: list[str] = field(default_factory=list)
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
 
