@@ -216,6 +216,7 @@ def test_status_tells_what_is_running_where_and_writes_nothing(
     assert dphyper("status", tmp_path / "nowhere") == 2
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_journal_and_slurm_do_not_go_together(toys: Callable[..., Path], tmp_path: Path) -> None:
     from dphyper.sweeps.launchers import submit
 

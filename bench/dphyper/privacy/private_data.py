@@ -314,9 +314,7 @@ def _charged_selection(
         best: tuple[T, float] | None = None
         for number in range(mechanism.most_trials):
             trial_ledger = TrialLedger(ledger.budget, mechanism.trial)
-            private = PrivateData(
-                records, n=n, ledger=trial_ledger, noise=noise, chunk_size=chunk_size, parts=parts
-            )
+            private = PrivateData(records, n=n, ledger=trial_ledger, noise=noise, chunk_size=chunk_size, parts=parts)
             # Trials must be independent and their randomness secret: none of it comes from the run's seed.
             result, score = trial(private, noise.generator())
             if math.isnan(score):

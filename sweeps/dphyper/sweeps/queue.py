@@ -115,6 +115,13 @@ class Queue:
         self._storage.bury(self._study, [trial for trial in self._running if trial.user_attrs[WORKER] != self.worker])
         self.sync()
 
+    def give_back(self) -> None:
+        """Free what this worker has in hand, as after a signal between a claim and its work."""
+        self.sync()
+        for trial in self._running:
+            if trial.user_attrs[WORKER] == self.worker:
+                self._storage.end(trial._trial_id, TrialState.PRUNED)
+
     def release(self, worker: str, death: str) -> list[str]:
         """Close what a worker that is known to be dead had in hand; the items."""
         self.sync()

@@ -173,7 +173,15 @@ def _local_worker(
     try:
         with stoppable():
             cells = [*map(Cell.from_dict, plain)]
-            work(sweep, cells, retry_failed=retry_failed, token=token, since=since, wanted=parent.is_alive)
+            work(
+                sweep,
+                cells,
+                retry_failed=retry_failed,
+                checked=True,
+                token=token,
+                since=since,
+                wanted=parent.is_alive,
+            )
     except Stopped as stopped:
         sys.exit(stopped.status)
     except UserError as error:

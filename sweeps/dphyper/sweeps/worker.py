@@ -73,6 +73,11 @@ class Queues:
         self.cells.bury()
         self.public.bury()
 
+    def give_back(self) -> None:
+        """Free what this worker has in hand still."""
+        self.cells.give_back()
+        self.public.give_back()
+
     def release(self, worker: str, death: str) -> list[str]:
         """Close what a worker that is known to be dead had in hand; the items."""
         return [*self.cells.release(worker, death), *self.public.release(worker, death)]
@@ -93,6 +98,7 @@ def work(
     cells: Sequence[Cell],
     *,
     retry_failed: bool = False,
+    checked: bool = False,
     token: str = "",
     since: tuple[int | None, int | None] = (None, None),
     wanted: Callable[[], bool] = lambda: True,
@@ -103,23 +109,35 @@ def work(
         sweep: Store, storage, performance.
         cells: What there is to do.
         retry_failed: Whether cells that failed in a former run are run again.
+        checked: Whether somebody has looked for the user's mistakes already.
         token: Tells this worker from a later process of its number; see `dphyper.sweeps.queue.worker_name`.
         since: Lengths of the queues when the run began, where it began before this worker.
         wanted: Asked before each claim; the worker ends when it says no.
 
     Raises:
-        UserError: The storage cannot be reached, or the machine cannot write.
+        UserError: A mistake in the sweep, a storage that cannot be reached, or a disk that cannot be written to.
         Stopped: A signal asked it to end; the cell in hand was given back.
     """
     store = Store(sweep.store_path)
     performance = dataclasses.replace(sweep.performance, threads=threads_of_a_worker(sweep.performance))
     runner = make_runner(sweep, store, performance)
+    if not checked:
+        runner.check(cells)
     name = worker_name(os.getpid(), token or new_token())
     queues = Queues(sweep, name, since)
     with queues.storage.at_work(name):
         worker = _Worker(runner, store, queues, cells, sweep.performance, retry_failed=retry_failed)
-        while wanted() and worker.step():
-            pass
+        try:
+            while wanted() and worker.step():
+                pass
+        except Exception as error:
+            if disk_is_full(error):
+                raise UserError(
+                    f"the disk cannot be written to ({in_one_line(error)}): make room, the same command goes on"
+                ) from error
+            raise
+        finally:
+            queues.give_back()
 
 
 class _Worker:
@@ -140,7 +158,8 @@ class _Worker:
         self._threads_for_public_work = performance.threads or cores()
         self._final = {"done"} if retry_failed else {"done", "failed"}
         self._left = {cell.id: cell for cell in cells if store.status(cell.id) not in self._final}
-        self._parts: dict[str, list[PublicPart]] = {}
+        self._parts: dict[str, list[PublicPart]] = {}  # by configuration
+        self._needed: dict[str, list[PublicPart]] = {}  # by cell
         self._looked = -math.inf
 
     def step(self) -> bool:
@@ -149,6 +168,7 @@ class _Worker:
         if time.monotonic() - self._looked > queues.storage.patience:
             queues.bury()
             self._looked = time.monotonic()
+        self._choose()  # what has to be built to choose is built while nobody waits for this worker's turn
         with queues.storage.turn():
             queues.sync()
             for cell_id in [*queues.cells.done, *queues.cells.errors]:
@@ -171,24 +191,26 @@ class _Worker:
     def _choose(self) -> "Cell | PublicPart | None":
         """The first cell that nobody runs and whose public work is there, or public work that nobody does."""
         public = self._queues.public
-        for cell in self._left.values():
-            if cell.id in self._queues.cells.running:
+        for cell_id, cell in self._left.items():
+            if cell_id in self._queues.cells.running:
                 continue
-            part = next((part for part in self._needs(cell) if part.key not in public.done), None)
+            part = next((part for part in self._needs(cell_id, cell) if part.key not in public.done), None)
             if part is None or part.key in public.errors:
                 return cell
             if part.key not in public.running:
                 return part
         return None
 
-    def _needs(self, cell: Cell) -> "list[PublicPart]":
-        key = cell.public_configuration
-        if key not in self._parts:
-            try:
-                self._parts[key] = self._runner.public.parts(cell)
-            except Exception:  # the cell will say so when it runs
-                self._parts[key] = []
-        return self._parts[key]
+    def _needs(self, cell_id: str, cell: Cell) -> "list[PublicPart]":
+        if cell_id not in self._needed:
+            key = cell.public_configuration
+            if key not in self._parts:
+                try:
+                    self._parts[key] = self._runner.public.parts(cell)
+                except Exception:  # the cell will say so when it runs
+                    self._parts[key] = []
+            self._needed[cell_id] = self._parts[key]
+        return self._needed[cell_id]
 
     def _make(self, part: "PublicPart", claim: Claim) -> None:
         """Do public work; an error is kept for the cells that need it."""
@@ -200,7 +222,8 @@ class _Worker:
             try:
                 seconds = self._runner.make(part, threads=self._threads_for_public_work)
             except Exception as error:
-                _require_disk(error)
+                if disk_is_full(error):
+                    raise
                 logging.getLogger(__name__).exception("%s failed", part.name)
                 queue.fail(claim, f"{part.name}: {in_one_line(error)}")
             else:
@@ -222,22 +245,16 @@ class _Worker:
         if claim.deaths >= MAX_DEATHS:
             return self._runner.failed(cell, _deadly(claim))
         errors = self._queues.public.errors
-        for part in self._needs(cell):
+        for part in self._needs(cell.id, cell):
             if part.key in errors:
                 return self._runner.failed(cell, errors[part.key])
         try:
             return self._runner.run(cell)
         except (Exception, SystemExit) as error:
-            _require_disk(error)
+            if disk_is_full(error):
+                raise
             return self._runner.failed(cell, in_one_line(error))
 
 
 def _deadly(claim: Claim) -> str:
     return f"WorkerDied: {claim.deaths} workers died while they ran it, by a crash or for want of memory"
-
-
-def _require_disk(error: BaseException) -> None:
-    if disk_is_full(error):
-        raise UserError(
-            f"the disk cannot be written to ({in_one_line(error)}): make room, the same command goes on"
-        ) from error
