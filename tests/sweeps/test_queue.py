@@ -70,7 +70,8 @@ def test_a_claim_that_is_left_without_an_outcome_is_free_again(storage: Opener) 
 
 
 def _claim_all(address: str, root: Path, worker: str, items: list[str], hands: "multiprocessing.Queue[str]") -> None:
-    queue = Queue(open_storage(address, root, GRACE), "s", worker)
+    # What ended before this process began counts too: there is no store here that would tell.
+    queue = Queue(open_storage(address, root, GRACE), "s", worker, since=0)
     for item in items:
         if item not in queue.done and (claim := queue.claim(item, {})):
             if item not in queue.done:
