@@ -166,7 +166,7 @@ class PublicWork:
         return found
 
     def _base_seconds(self, cell: Cell) -> float:
-        return float(json.loads((self._folder(cell.data, cell.base) / SECONDS).read_text())["seconds"])
+        return float(json.loads((self.base_folder(cell.data, cell.base) / SECONDS).read_text())["seconds"])
 
     def features(self, evaluator: Evaluator, images: NDArray[Any]) -> Features:
         """Features of real images."""
