@@ -272,7 +272,7 @@ class Database(Storage):
         for trial in running:
             since = self._first_seen.setdefault(trial._trial_id, time.monotonic())
             if time.monotonic() - since > self._grace:
-                self._beat(trial._trial_id)
+                self._lasting(self._beat, trial._trial_id)
                 self._first_seen[trial._trial_id] = time.monotonic()
 
     def dead(self, study: int, running: Sequence[FrozenTrial]) -> list[FrozenTrial]:
