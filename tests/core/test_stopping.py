@@ -10,23 +10,27 @@ import pytest
 from dphyper.core.stopping import Stopped, stoppable
 
 
-def send(number: int) -> None:
-    os.kill(os.getpid(), number)
-    time.sleep(1)  # it arrives within
+def stopped_by(number: int, cleaned: list[int]) -> None:
+    with stoppable():
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(1)  # it arrives within
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+            cleaned.append(number)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_is_raised_and_a_second_one_disturbs_no_cleaning_up(number: int) -> None:
-    before = signal.signal(number, signal.SIG_DFL)
-    cleaned = False
+    before, cleaned = signal.signal(number, signal.SIG_DFL), list[int]()
     try:
-        with pytest.raises(Stopped) as stopped, stoppable():
-            try:
-                send(number)
-            finally:
-                os.kill(os.getpid(), signal.SIGTERM)
-                cleaned = True
-        assert (stopped.value.status, str(stopped.value), cleaned) == (128 + number, signal.Signals(number).name, True)
+        with pytest.raises(Stopped) as stopped:
+            stopped_by(number, cleaned)
+        assert (stopped.value.status, str(stopped.value), cleaned) == (
+            128 + number,
+            signal.Signals(number).name,
+            [number],
+        )
         assert signal.getsignal(number) == signal.SIG_DFL
     finally:
         signal.signal(number, before)
