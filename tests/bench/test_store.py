@@ -68,11 +68,8 @@ def test_rows_go_through_a_file_without_loss(tmp_path: Path) -> None:
     assert len(read_rows(path)) == 2
 
 
-def test_a_status_is_that_of_the_row_or_of_the_lock(tmp_path: Path) -> None:
+def test_a_status_is_that_of_the_row(tmp_path: Path) -> None:
     store, cell = Store(tmp_path), Cell(task="a")
-    assert store.status(cell.id) == "to do"
-    with store.lock(cell.id):
-        assert store.status(cell.id) == "running"
     assert store.status(cell.id) == "to do"
     write(store, cell, status="failed")
     assert store.status(cell.id) == "failed"
