@@ -78,10 +78,12 @@ def find_binaries() -> Path | None:
 
 
 def _run(*command: str | Path) -> None:
-    as_postgres = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
+    user = "postgres" if os.geteuid() == 0 else None
     # Its output into a file: a server that goes on would keep a pipe open.
     with tempfile.TemporaryFile() as output:
-        done = subprocess.run([*map(str, command)], cwd="/", stdout=output, stderr=output, check=False, **as_postgres)
+        done = subprocess.run(
+            [*map(str, command)], cwd="/", stdout=output, stderr=output, check=False, user=user, group=user
+        )
         if done.returncode:
             output.seek(0)
             raise UserError(f"{command[0]} failed: {' '.join(output.read().decode().split())}")
