@@ -32,7 +32,6 @@ from dphyper.studies.command import run_command
 from dphyper.studies.postgres import Server, running_server
 from dphyper.sweeps.plan import Sweep, read_sweep
 from dphyper.sweeps.queue import ITEM, study_name
-from dphyper.sweeps.status import statuses
 from dphyper.sweeps.storage import open_storage
 
 Command = Sequence[str]
@@ -117,7 +116,8 @@ def disturb(
         How often what happened.
     """
     chance, toll = random.Random(seed), Counter[str]()
-    store = Store(read_sweep(str(file))[0].store_path)
+    sweep, cells = read_sweep(str(file))
+    rows = Store(sweep.store_path).root / "cells"
     elsewhere = [(other, _start(other)) for other in others]
     run = _start([*command, "sweep", "run", str(file)])
     try:
@@ -125,7 +125,7 @@ def disturb(
             while run.poll() is None:
                 with suppress(subprocess.TimeoutExpired):
                     run.wait(chance.expovariate(1 / pause))
-                if server and not toll[_RESTART] and _half_done(store):
+                if server and not toll[_RESTART] and len([*rows.glob("*/row.json")]) >= len(cells) / 2:
                     server.control("restart", "-m", "immediate")
                     toll[_RESTART] += 1
                 if run.poll() is None and toll[_PARENT] + toll[_WORKER] < most:
@@ -169,10 +169,6 @@ def _completed(sweep: Sweep, store: Store) -> list[str]:
     storage = open_storage(sweep.storage, store.root, sweep.performance.grace)
     trials = storage.trials(storage.study(study_name(sweep.name, store)))
     return [trial.user_attrs[ITEM] for trial in trials if trial.state == TrialState.COMPLETE]
-
-
-def _half_done(store: Store) -> bool:
-    return any(status.done >= status.to_do for status in statuses(store))
 
 
 def _start(command: Command) -> "subprocess.Popen[bytes]":

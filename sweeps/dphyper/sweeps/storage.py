@@ -28,7 +28,14 @@ from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+from tenacity import (
+    Retrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_after_delay,
+    stop_all,
+    wait_random_exponential,
+)
 
 from dphyper.core.errors import UserError
 
@@ -37,6 +44,7 @@ WORKER, ERROR = "worker", "error"  # attributes of a trial: who claimed it, and 
 LOST_LEASE = 75  # exit status of a worker whose claim has run out, EX_TEMPFAIL of sysexits.h
 _SILENCE = (SQLAlchemyError, StorageInternalError)  # what a database that does not answer makes Optuna raise
 _FENCE = 0.75  # of the grace: a worker without contact ends itself before others may take its cell
+_ATTEMPTS = 8  # at least, since one may take long on a busy machine, and many that begin at once meet often
 _OPEN_SECONDS = 10  # that a database is waited for at the beginning, where its address may be wrong
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -331,11 +339,11 @@ def _few_connections(seconds: int) -> dict[str, Any]:
 
 
 def _patient(seconds: float) -> Retrying:
-    """Calls again while a database does not answer, for so long."""
+    """Calls again while a database does not answer, for so long and so often at least."""
     return Retrying(
         retry=retry_if_exception_type(_SILENCE),
         wait=wait_random_exponential(multiplier=0.2, max=5),
-        stop=stop_after_delay(seconds),
+        stop=stop_all(stop_after_delay(seconds), stop_after_attempt(_ATTEMPTS)),
         reraise=True,
     )
 
