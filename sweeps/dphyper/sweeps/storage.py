@@ -385,7 +385,12 @@ def address_without_password(address: str) -> str:
     >>> address_without_password("postgresql://ada:secret@host/sweeps")
     'postgresql+psycopg://ada@host/sweeps'
     """
-    return address if address == "journal" else _url(address).set(password=None).render_as_string()
+    if address == "journal":
+        return address
+    url = _url(address)
+    return URL.create(
+        url.drivername, username=url.username, host=url.host, port=url.port, database=url.database, query=url.query
+    ).render_as_string()
 
 
 def _url(address: str) -> URL:
