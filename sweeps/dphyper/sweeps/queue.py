@@ -144,7 +144,8 @@ class Queue:
         attributes = {ITEM: item, WORKER: self.worker, **about}
         self._storage.begin(self._study, attributes, params, {name: _AXES[name] for name in params})
         self.sync()
-        held = self.running.get(item)
+        # Somebody may have claimed and closed it since this worker looked.
+        held = None if item in self.done or item in self.errors else self.running.get(item)
         for trial in self._running:  # an attempt whose answer was lost may have left a second one
             if trial.user_attrs[WORKER] == self.worker and trial is not held:
                 self._storage.end(trial._trial_id, TrialState.PRUNED)
