@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint base measure compare audit theory clean
+.PHONY: demo test lint base measure compare audit theory chaos clean
 
 # The extras follow pyproject.toml. pip leaves an installed torch alone when it is new enough.
 $(VENV)/.installed: pyproject.toml
@@ -55,6 +55,11 @@ theory: $(VENV)/.installed
 # The base model that comes with the package, trained anew where it is not there: about an hour on one core.
 base: $(VENV)/.installed
 	$(BIN)/python -m dphyper.studies.ship_base sweeps/demo.yaml
+
+# A sweep whose workers are killed and whose database restarts, against one that is left alone. It needs PostgreSQL
+# (apt-get install postgresql), and root for hosts of its own and for a full disk.
+chaos: $(VENV)/.installed
+	$(BIN)/python -m dphyper.studies.chaos sweeps/chaos.yaml --out runs/chaos
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

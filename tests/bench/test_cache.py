@@ -67,8 +67,19 @@ def test_what_was_interrupted_leaves_no_entry_and_goes_on(tmp_path: Path) -> Non
     assert [path.name for path in place.parent.iterdir() if path.is_dir()] == ["key"]
 
 
+def test_what_another_host_without_common_locks_has_made_meanwhile_stays(tmp_path: Path) -> None:
+    def overtaken(result: Path, unfinished: Path) -> None:
+        write(result, unfinished)
+        (tmp_path / "base" / "key").mkdir()
+        (tmp_path / "base" / "key" / "theirs").touch()
+
+    place = Cache(tmp_path).entry("base", "key", overtaken)
+    assert [path.name for path in place.iterdir()] == ["theirs"]
+    assert [path.name for path in place.parent.iterdir() if path.is_dir()] == ["key"]
+
+
 def _slow(result: Path, unfinished: Path) -> None:
-    with (result.parent / "made").open("a") as file:
+    with (unfinished.parent / "made").open("a") as file:
         file.write("once\n")
     write(result, unfinished)
 

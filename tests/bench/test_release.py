@@ -85,6 +85,41 @@ def test_what_was_released_is_used_again_and_the_rest_is_drawn_anew(
     assert (folder / "ledger.interrupted.json").exists() is (event == "charge")
 
 
+def test_a_release_that_runs_out_of_memory_is_made_once_more_with_half_batches(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enough, sizes, real = 40, [], METHODS["dp_merf"].adapt
+
+    def adapt(self: Method, private: PrivateData, budget: Budget, rng: torch.Generator) -> Adaptation:
+        release = private.release_mean
+
+        class Door:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(private, name)
+
+            def release_mean(self, embed: Any, *args: Any, **kwargs: Any) -> Any:
+                def greedy(x: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+                    sizes.append(len(x))
+                    if len(x) > enough:
+                        raise MemoryError
+                    return embed(x, rng)
+
+                return release(greedy, *args, **kwargs)
+
+        return real(self, Door(), budget, rng)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(METHODS["dp_merf"], "adapt", adapt)
+    row, folder = run(tmp_path / "store", cache, "dp_merf", fit_steps=3)
+    assert (row["status"], row["epsilon_spent"]) == ("done", pytest.approx(4.0, rel=1e-4))  # paid for once
+    assert max(sizes) == 64
+    assert 32 in sizes
+    assert len(json.loads((folder / "ledger.json").read_text())["charges"]) == 1
+
+    enough = 10  # half as many do not help either
+    row, _ = run(tmp_path / "other", cache, "dp_merf", fit_steps=3)
+    assert (row["status"], row["error"]) == ("failed", "MemoryError")
+
+
 def test_the_random_numbers_of_a_release_are_met_again(cache: Path, tmp_path: Path) -> None:
     """Those of the run come from the seed, those of its losses died with it, and no file keeps any."""
 

@@ -76,9 +76,6 @@ def test_a_status_is_that_of_the_row_and_writes_nothing(tmp_path: Path) -> None:
     store, cell = Store(tmp_path / "store"), Cell(task="a")
     assert store.status(cell.id) == "to do"
     assert not store.root.exists()
-    with store.lock(cell.id):
-        assert store.is_running(cell.id)
-    assert not store.is_running(cell.id)
     write(store, cell, status="failed")
     assert store.status(cell.id) == "failed"
     write(store, cell)

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,14 +47,20 @@ class Cache:
                 print(f"cache: entry {place} is damaged ({damage}): it is made again", flush=True)
                 shutil.rmtree(place)
             if not place.exists():
-                result, unfinished = place.with_name(f".{key}.result"), place.with_name(f".{key}.unfinished")
-                shutil.rmtree(result, ignore_errors=True)
-                result.mkdir()
+                unfinished = place.with_name(f".{key}.unfinished")
                 unfinished.mkdir(exist_ok=True)
-                make(result, unfinished)
-                write_json(result / CONTENTS, _digests(result))
-                os.replace(result, place)
-                shutil.rmtree(unfinished)
+                # Its own folder each time: hosts whose file system shares no locks may get here together.
+                with tempfile.TemporaryDirectory(prefix=f".{key}.", dir=place.parent) as folder:
+                    result = Path(folder) / "result"
+                    result.mkdir()
+                    make(result, unfinished)
+                    write_json(result / CONTENTS, _digests(result))
+                    try:
+                        os.replace(result, place)
+                    except OSError:
+                        if not place.exists():
+                            raise
+                shutil.rmtree(unfinished, ignore_errors=True)
         return place
 
     @contextmanager

@@ -44,6 +44,21 @@ SECONDS = "seconds.json"
 SHIPPED = Path(__file__).with_name("shipped")
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PublicPart:
+    """A piece of public work that cells share.
+
+    Attributes:
+        key: Cells that share it have it in common.
+        name: For people.
+        make: Makes it where it is missing; seconds that it took when it was made.
+    """
+
+    key: str
+    name: str
+    make: Callable[[], float]
+
+
 class PublicWork:
     """What cells share.
 
@@ -140,10 +155,21 @@ class PublicWork:
         method.load_state_dict(load_file(trained / "weights.safetensors", device=str(self.device)))
         return method.eval(), float(json.loads((trained / SECONDS).read_text())["seconds"])
 
-    def prepare(self, cells: Iterable[Cell]) -> None:
-        """Train every base model and public phase that the cells need and the cache lacks."""
-        for cell in distinct_public_work(cells):
-            self.method(cell)
+    def parts(self, cell: Cell) -> list[PublicPart]:
+        """What a cell needs, in the order in which it is made."""
+        found = []
+        if not cell.base.pretrained:
+            key = f"base {self.base_key(cell.data, cell.base)}"
+            found.append(PublicPart(key=key, name="base model", make=lambda: self._base_seconds(cell)))
+        method = self.untrained_method(cell, self.untrained_base(cell))
+        if method.public_phase:
+            key = f"public {self._phase_key(cell, method)}"
+            name = f"{method.public_phase} k={method.public_dim}"
+            found.append(PublicPart(key=key, name=name, make=lambda: self.method(cell)[1]))
+        return found
+
+    def _base_seconds(self, cell: Cell) -> float:
+        return float(json.loads((self.base_folder(cell.data, cell.base) / SECONDS).read_text())["seconds"])
 
     def features(self, evaluator: Evaluator, images: NDArray[Any]) -> Features:
         """Features of real images."""
@@ -241,14 +267,7 @@ def _device(name: str) -> torch.device:
 
 def distinct_public_work(cells: Iterable[Cell]) -> list[Cell]:
     """One cell for each method and public configuration among the cells."""
-    return list(
-        {
-            content_hash(
-                [dataclasses.asdict(c.data), dataclasses.asdict(c.base), c.method, c.options, c.embedding_dim]
-            ): c
-            for c in cells
-        }.values()
-    )
+    return list({cell.public_configuration: cell for cell in cells}.values())
 
 
 @functools.cache

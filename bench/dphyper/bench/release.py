@@ -3,7 +3,8 @@
 θ, the diagnostics and the seconds of the adaptation are written in one file with a hash of θ, so that a cell which is
 resumed after its release goes on from the same numbers instead of drawing its noise again. The ledger stands beside it;
 without the ledger, or with one that does not tell of the method's releases, θ is not used. A run that raises keeps what
-it had released charged; one that was killed before anybody saw its release does not. θ and diagnostics are finite.
+it had released charged; one that was killed before anybody saw its release does not. One that runs out of memory starts
+over once with half as many records at a time, which changes no law of what is released. θ and diagnostics are finite.
 """
 
 import hashlib
@@ -76,10 +77,24 @@ def release(cell: Cell, method: Method, draw: Draw, folder: Path) -> Release:
         interrupted = ledger.to_json()
         if ledger.forget_unseen():
             write_json(folder / "ledger.interrupted.json", interrupted)
+    records = method.target.encode(draw.records)
+
+    def adapt(parts: int) -> Adaptation:
+        private = PrivateData(records, n=cell.n, ledger=ledger, noise=_noise(cell, method), parts=parts)
+        return method.adapt(private, budget, generator(cell.seed, "adaptation"))
+
     begin = time.perf_counter()
     try:
-        private = PrivateData(method.target.encode(draw.records), n=cell.n, ledger=ledger, noise=_noise(cell, method))
-        adaptation = method.adapt(private, budget, generator(cell.seed, "adaptation"))
+        try:
+            adaptation = adapt(parts=1)
+        except (MemoryError, torch.OutOfMemoryError):
+            if ledger.has_selection:
+                raise
+            # Nobody has seen what was drawn, as if the process had died. What memory is asked for depends on public
+            # values alone.
+            print(f"cell {cell.id}: out of memory, once more with half as many records at a time", flush=True)
+            ledger.forget_unseen()
+            adaptation = adapt(parts=2)
         _require_declared(cell, method, ledger, budget)
         _require_finite(adaptation)
     except Exception:

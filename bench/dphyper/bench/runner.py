@@ -21,12 +21,12 @@ from PIL import Image
 from dphyper.bench.catalog import METHODS, canonical
 from dphyper.bench.method import Method
 from dphyper.bench.provenance import provenance
-from dphyper.bench.public_work import PublicWork, distinct_public_work
+from dphyper.bench.public_work import PublicPart, PublicWork, distinct_public_work
 from dphyper.bench.release import generator, release
 from dphyper.bench.searches import RecordedSearch, selection_of
 from dphyper.bench.store import SCHEMA, Row, Store
 from dphyper.bench.tracking import Tracking
-from dphyper.core.errors import PrivacyError, UserError
+from dphyper.core.errors import PrivacyError, UserError, disk_is_full, in_one_line
 from dphyper.core.files import whole_file
 from dphyper.core.finite import require_finite
 from dphyper.core.specs import Cell, Performance
@@ -80,7 +80,12 @@ class Runner:
         self.check_data(cells)
         protocols = {self.evaluator(cell.protocol).protocol_hash for cell in cells}
         for cell in distinct_public_work(cells):
-            self.public.untrained_method(cell, self.public.untrained_base(cell))
+            try:
+                self.public.untrained_method(cell, self.public.untrained_base(cell))
+            except UserError:
+                raise
+            except Exception:  # a fault of the method: the cells that need it fail, and the others run
+                logging.getLogger(__name__).exception("method %s cannot be built", cell.method)
         stored = self.store.protocols()
         if len(protocols | stored) > 1:
             raise UserError(
@@ -105,11 +110,21 @@ class Runner:
         for cell in {(cell.data, cell.base): cell for cell in cells}.values():
             self.public.untrained_base(cell)
 
+    def make(self, part: PublicPart, *, threads: int) -> float:
+        """Make public work where it is missing, with so many threads; seconds that it took when it was made."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            return part.make()
+        finally:
+            torch.set_num_threads(before)
+
     def run(self, cell: Cell) -> Row:
         """Run one cell and store its row.
 
         Raises:
             UserError: Its data, method or protocol cannot be read, so that nothing is known of it; nothing is stored.
+            Exception: The disk is full; nothing is stored.
         """
         cell = canonical(cell)
         row: Row = self._facts(cell)
@@ -118,10 +133,20 @@ class Runner:
         try:
             row.update(self._measure(cell, folder, row["selection"]))  # type: ignore[typeddict-item]
         except Exception as error:  # a failed cell is a result; the sweep goes on
+            if disk_is_full(error):
+                raise
             if not isinstance(error, (UserError, PrivacyError)):
                 logging.getLogger(__name__).exception("cell %s failed", cell.id)
-            first, *_ = str(error).splitlines() or [""]
-            row["status"], row["error"] = "failed", f"{type(error).__name__}: {first}".removesuffix(": ")
+            return self.failed(cell, in_one_line(error))
+        return self._keep(cell, row)
+
+    def failed(self, cell: Cell, error: str) -> Row:
+        """Store the row of a cell that failed."""
+        row = self._facts(cell)
+        row["status"], row["error"] = "failed", error
+        return self._keep(cell, row)
+
+    def _keep(self, cell: Cell, row: Row) -> Row:
         self.store.write(cell, row)
         self.tracking.cell(cell, row, self.store)
         return row

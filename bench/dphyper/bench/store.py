@@ -16,6 +16,7 @@ column. Nothing is averaged here, and no torch is imported, unless rows of a for
 (`dphyper.bench.migration`). A store stays at home: what may leave it, `dphyper publish` copies.
 """
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -27,7 +28,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, NotRequired, TypedDict, cast
 
 import pandas as pd
-from filelock import FileLock
 
 from dphyper.core.errors import UserError
 from dphyper.core.files import DamagedFileError, json_text, read_json, warn, whole_file, write_json
@@ -125,22 +125,11 @@ class Store:
         """The folder of one cell; it need not exist yet."""
         return self.root / "cells" / cell_id
 
-    def lock(self, cell_id: str) -> FileLock:
-        """A lock that the process running the cell holds; the system frees it when that process dies."""
-        folder = self.root / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(folder / f"{cell_id}.lock", timeout=0)
-
-    def is_running(self, cell_id: str) -> bool:
-        """Whether another process holds the lock of a cell; takes it to look."""
-        try:
-            with self.lock(cell_id):
-                return False
-        except TimeoutError:
-            return True
-
     def status(self, cell_id: str) -> str:
-        """``done``, ``failed`` or ``to do``; reads only. A damaged row is one to do, and is named in a line."""
+        """``done``, ``failed`` or ``to do``; which of the last are being run, `dphyper status` knows.
+
+        Reads only. A damaged row is one to do, and is named in a line.
+        """
         found = self._sound(self.directory(cell_id))
         return found.row["status"] if found else "to do"
 
@@ -196,11 +185,15 @@ class Store:
             UserError: The file holds something else.
         """
         path = self.root / "key"
-        (self.root / "locks").mkdir(parents=True, exist_ok=True)
-        with FileLock(self.root / "locks" / "key.lock"):
-            if not path.exists():
-                with whole_file(path, mode=0o600) as temporary:
-                    temporary.write_bytes(secrets.token_bytes(32))
+        if not path.exists():
+            self.root.mkdir(parents=True, exist_ok=True)
+            fresh = path.with_name(f".{secrets.token_hex(4)}.key")
+            fresh.touch(0o600)
+            fresh.write_bytes(secrets.token_bytes(32))
+            # A link is made once, on file systems that hosts share too: all go on with the first one's key.
+            with contextlib.suppress(FileExistsError):
+                os.link(fresh, path)
+            fresh.unlink()
         key = path.read_bytes()
         if len(key) != 32:
             raise UserError(f"'{path}' holds {len(key)} bytes, expected 32: restore it, or remove it to begin anew")

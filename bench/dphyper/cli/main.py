@@ -1,10 +1,11 @@
-"""The command line: ``dphyper run | sweep | report | merge | pull | migrate | publish | check | reset | audit | ls``.
+"""The command line: ``dphyper run | sweep | status | report | merge | pull | migrate | publish | check | …``.
 
 Each command is one module beside this one, with ``HELP``, ``parser()`` and ``execute(config)``; a new command is such a
 file and its name in `COMMANDS`. Every option is also a YAML key of the same name, and both go through one schema, the
-dataclasses of `dphyper.core.specs`. A user's mistake, or a disk that fails, is answered by one line and exit status 2.
-A sweep that leaves cells undone, or a check with findings, exits with 1; Ctrl-C with 130. A command imports what is
-heavy when it is executed, so that help comes at once and needs no torch.
+dataclasses of `dphyper.core.specs`. A user's mistake, or a disk that fails, is answered by one line and exit status 2; a
+sweep that leaves cells undone, or a check with findings, exits with 1; Ctrl-C with 130, and another signal that ends it
+with 128 and its number. A command imports what is heavy when it is executed, so that help comes at once and needs no
+torch.
 """
 
 import os
@@ -17,8 +18,9 @@ from jsonargparse import ArgumentParser
 
 from dphyper.core.errors import PrivacyError, UserError
 from dphyper.core.parsing import parse
+from dphyper.core.stopping import Stopped, stoppable
 
-COMMANDS = ("run", "sweep", "report", "merge", "pull", "migrate", "publish", "check", "reset", "audit", "ls")
+COMMANDS = ("run", "sweep", "status", "report", "merge", "pull", "migrate", "publish", "check", "reset", "audit", "ls")
 DESCRIPTION = """Benchmark differentially private hypernetworks against DP-SGD and public-data-guided methods.
 
 A sweep file names a grid of cells; a store keeps one row for each; a report turns a store into curves and tables.
@@ -32,12 +34,13 @@ def main(argv: list[str] | None = None) -> NoReturn:
 
 def _status(argv: list[str]) -> int:
     try:
-        return _execute(argv)
+        with stoppable():
+            return _execute(argv)
     except (UserError, PrivacyError) as error:
         print(f"dphyper: {error}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("dphyper: stopped; finished cells are kept, the same command goes on", file=sys.stderr)
-        return 130
+    except Stopped as stopped:
+        print(f"dphyper: stopped by {stopped}; finished cells are kept, the same command goes on", file=sys.stderr)
+        return stopped.status
     except BrokenPipeError:
         # Whoever reads has seen enough, as `head` does. Python flushes stdout at its end and must find it open.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -51,7 +54,7 @@ def _status(argv: list[str]) -> int:
 
 def _execute(argv: list[str]) -> int:
     # `sweep run FILE` reads better than `sweep run --config FILE`, and is the same.
-    if argv[:2] in (["sweep", "run"], ["sweep", "plan"]) and len(argv) > 2 and not argv[2].startswith("-"):
+    if argv[:1] == ["sweep"] and len(argv) > 2 and not argv[2].startswith("-"):
         argv = [*argv[:2], "--config", *argv[2:]]
     modules = {name: import_module(f"dphyper.cli.{name}") for name in COMMANDS}
     parsers: dict[str, ArgumentParser] = {name: module.parser() for name, module in modules.items()}

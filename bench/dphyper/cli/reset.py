@@ -18,30 +18,29 @@ def parser() -> ArgumentParser:
     )
     made.add_argument("cell", type=str, help="id of the cell, the name of its folder")
     made.add_argument("--store", type=str, required=True, help="folder of results")
+    made.add_argument("--storage", type=str, default="", help="database of its sweeps, if it asks for a password")
     return made
 
 
 def execute(config: Namespace) -> int:
     """Give the cell up, and print what it had spent."""
-    from filelock import Timeout
-
     from dphyper.bench.store import Store
     from dphyper.core.errors import UserError, unknown_name
+    from dphyper.sweeps.status import statuses
 
     store = Store(config.store)
     cells = {path.name for path in store.root.glob("cells/*") if path.is_dir()}
     if config.cell not in cells:
         raise unknown_name("cell", config.cell, cells or {f"none, '{store.root}' has no cell"})
-    try:
-        with store.lock(config.cell):
-            if store.status(config.cell) == "done":
-                raise UserError(
-                    f"cell {config.cell} is done: drawing it again would be a second release. Run it as another "
-                    "`noise_draw` if you want one, and show both"
-                )
-            kept = store.give_up(config.cell)
-    except Timeout as error:
-        raise UserError(f"cell {config.cell} is running: stop its sweep first") from error
+    in_hand = [entry for sweep in statuses(store, config.storage) for entry in sweep.running if not entry.silent]
+    if config.cell in {entry.item for entry in in_hand}:
+        raise UserError(f"cell {config.cell} is running: stop its sweep first")
+    if store.status(config.cell) == "done":
+        raise UserError(
+            f"cell {config.cell} is done: drawing it again would be a second release. Run it as another `noise_draw` "
+            "if you want one, and show both"
+        )
+    kept = store.give_up(config.cell)
     if kept is None:
         print(f"cell {config.cell}: it had released nothing; the next run of its sweep begins it anew")
         return 0

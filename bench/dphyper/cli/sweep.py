@@ -1,6 +1,8 @@
 """``dphyper sweep plan FILE`` sums up the cells of a sweep file and their states; ``dphyper sweep run FILE`` runs them.
 
 A plan reads the data, so that it finds the mistakes that a run would find in them; it trains and writes nothing.
+``dphyper sweep worker FILE`` is one more worker, here or on any host that sees the store, and ``dphyper sweep submit
+FILE`` asks SLURM for workers.
 """
 
 from pathlib import Path
@@ -19,22 +21,39 @@ def parser() -> ArgumentParser:
     made = sweep_parser()
     made.add_argument(
         "action",
-        choices=["plan", "run"],
-        help="plan reads the data and sums up the cells and their states; run runs what is not done, and resumes",
+        choices=["plan", "run", "worker", "submit"],
+        help="plan reads the data and sums up the cells and their states; run runs what is not done, and resumes; "
+        "worker is one more worker of a sweep, on any host; submit asks SLURM for workers",
     )
     made.add_argument("--cells", action="store_true", help="of a plan: every single cell with its state")
+    made.add_argument("--retry-failed", action="store_true", help="run failed cells again, too")
     return made
 
 
 def execute(config: Namespace) -> int:
-    """Plan or run; 1 if a run leaves cells undone."""
-    from dphyper.sweeps.work import run_sweep
+    """Plan, run or help; 1 if a run leaves cells undone."""
+    from dphyper.sweeps.storage import check_storage
 
     sweep = build(Sweep, config)
+    check_storage(sweep.storage, alone=config.action in ("plan", "run") and sweep.performance.workers == 1)
     cells = sweep.cells()
     if config.action == "run":
-        return int(run_sweep(sweep, cells) > 0)
-    _plan(sweep, cells, single=config.cells)
+        from dphyper.sweeps.work import run_sweep
+
+        return int(run_sweep(sweep, cells, retry_failed=config.retry_failed) > 0)
+    if config.action == "worker":
+        from dphyper.sweeps.status import record_plan
+        from dphyper.sweeps.worker import work
+
+        record_plan(sweep, cells)
+        work(sweep, cells, retry_failed=config.retry_failed)
+    elif config.action == "submit":
+        from dphyper.sweeps.launchers import submit
+
+        for line in submit(sweep, cells, retry_failed=config.retry_failed):
+            print(line)
+    else:
+        _plan(sweep, cells, single=config.cells)
     return 0
 
 

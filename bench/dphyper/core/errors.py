@@ -5,6 +5,7 @@ and exits with status 2; nothing below the command line catches it.
 """
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -14,6 +15,28 @@ class UserError(Exception):
 
 class PrivacyError(Exception):
     """An attempt to read a private record or to spend more than the budget; raised before any noise is drawn."""
+
+
+def in_one_line(error: BaseException) -> str:
+    """The kind of an error and the first line of its text, which may be empty.
+
+    >>> in_one_line(ValueError("no"))
+    'ValueError: no'
+    >>> in_one_line(AssertionError())
+    'AssertionError'
+    """
+    first, *_ = str(error).splitlines() or [""]
+    return f"{type(error).__name__}: {first}".removesuffix(": ")
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Whether a file could not be written for want of room or of permission to write at all.
+
+    >>> disk_is_full(OSError(errno.ENOSPC, "No space left on device"))
+    True
+    """
+    # Libraries written in Rust, such as safetensors, put the system's number into the text.
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) or "os error 28" in str(error)
 
 
 def unknown_name(kind: str, given: str, known: Iterable[str]) -> UserError:

@@ -279,6 +279,19 @@ class Cell:
         """Hash of the content: equal cells share it, on every machine."""
         return content_hash(self.to_dict())
 
+    @property
+    def public_configuration(self) -> str:
+        """Hash of the method and of everything that its public work may depend on."""
+        return content_hash(
+            [
+                dataclasses.asdict(self.data),
+                dataclasses.asdict(self.base),
+                self.method,
+                self.options,
+                self.embedding_dim,
+            ]
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON and YAML; ε = ∞ becomes the string "inf", which JSON can hold."""
         plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
@@ -312,6 +325,8 @@ class Performance:
         device: ``auto`` takes CUDA when it is there.
         threads: Torch threads of each worker process; 0 shares the machine's cores among the workers.
         workers: Cells that run at once, each in its own process.
+        grace: Seconds of silence after which a worker counts as dead where `storage` is a database. A worker on a
+            machine that is so loaded or so far away that it cannot send a sign of life for as long ends itself.
         cache: Folder of base models, trained public phases and features that cells share.
         weights: Folder with the weight files of the `inception` and `clip` extractors; where a file is missing
             it is downloaded into it.
@@ -320,6 +335,7 @@ class Performance:
     device: str = "auto"
     threads: int = 0
     workers: int = 1
+    grace: int = 120
     cache: str = "runs/cache"
     weights: str = "runs/weights"
 
@@ -327,5 +343,7 @@ class Performance:
         _positive(workers=self.workers)
         require_folder("performance.cache", self.cache)
         require_folder("performance.weights", self.weights)
+        if self.grace < 5:
+            raise UserError(f"performance.grace = {self.grace}: expected at least 5 seconds")
         if self.threads < 0:
             raise UserError(f"performance.threads = {self.threads}: expected 0 (share the cores) or more")

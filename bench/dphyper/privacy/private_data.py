@@ -74,6 +74,7 @@ class PrivateData:
         noise: Source of the noise, of the Poisson samples and of the generators for per-record functions.
         chunk_size: Most records in one call of a per-record function; a call has fewer where rows are very long, or
             where fewer records are expected. It changes speed and memory only.
+        parts: Into how many such calls each of them is cut, where memory is short.
 
     Raises:
         UserError: n is not positive, or differs from N under a relation that makes it public.
@@ -100,6 +101,7 @@ class PrivateData:
         ledger: Ledger,
         noise: NoiseSource,
         chunk_size: int = 256,
+        parts: int = 1,
     ) -> None:
         if n < 1:
             raise UserError(f"n = {n}: expected at least 1 record")
@@ -111,8 +113,8 @@ class PrivateData:
         self.n = n
         self.ledger = ledger
         records = torch.as_tensor(records)
-        self._noisy_sums = _charged_sums(records, n, ledger, noise, chunk_size)
-        self._selected = _charged_selection(records, n, ledger, noise, chunk_size)
+        self._noisy_sums = _charged_sums(records, n, ledger, noise, chunk_size, parts)
+        self._selected = _charged_selection(records, n, ledger, noise, chunk_size, parts)
 
     def release_mean(self, embed: PerRecord, mechanism: OneShotMean, *, role: str) -> MeanRelease:
         """Release the mean of one clipped vector for each record, once.
@@ -260,7 +262,7 @@ def _refuse(what: str) -> NoReturn:
 
 
 def _charged_sums(
-    records: Tensor, n: int, ledger: Ledger, noise: NoiseSource, chunk_size: int
+    records: Tensor, n: int, ledger: Ledger, noise: NoiseSource, chunk_size: int, parts: int
 ) -> Callable[[PerRecord, GaussianMechanism, str], Iterator[Tensor]]:
     """Close over the records. The function that is returned charges before it reads one, so nothing can bypass it."""
     null = records.new_zeros(1, *records.shape[1:])
@@ -271,7 +273,7 @@ def _charged_sums(
         if stored is not None:
             return iter([torch.tensor(stored, dtype=torch.float64, device=null_row.device)])
         most = max(min(chunk_size, MAX_NUMBERS // max(null_row.shape[1], 1)), 1)
-        slots, exact = min(_expected_most(mechanism, n), most), bool(mechanism.noise_multiplier)
+        slots, exact = math.ceil(min(_expected_most(mechanism, n), most) / parts), bool(mechanism.noise_multiplier)
         rows = RecordRows(fn, null, slots, noise, role, exact=exact)
         ledger.charge(mechanism, role)
         return draw(rows, mechanism, role, null_row)
@@ -300,7 +302,7 @@ def _expected_most(mechanism: GaussianMechanism, n: int) -> int:
 
 
 def _charged_selection(
-    records: Tensor, n: int, ledger: Ledger, noise: NoiseSource, chunk_size: int
+    records: Tensor, n: int, ledger: Ledger, noise: NoiseSource, chunk_size: int, parts: int
 ) -> Callable[..., Any]:
     """Close over the records. The function that is returned charges before it draws the number of trials."""
 
@@ -312,7 +314,7 @@ def _charged_selection(
         best: tuple[T, float] | None = None
         for number in range(mechanism.most_trials):
             trial_ledger = TrialLedger(ledger.budget, mechanism.trial)
-            private = PrivateData(records, n=n, ledger=trial_ledger, noise=noise, chunk_size=chunk_size)
+            private = PrivateData(records, n=n, ledger=trial_ledger, noise=noise, chunk_size=chunk_size, parts=parts)
             # Trials must be independent and their randomness secret: none of it comes from the run's seed.
             result, score = trial(private, noise.generator())
             if math.isnan(score):

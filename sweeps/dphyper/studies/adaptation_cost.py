@@ -1,4 +1,4 @@
-"""What adapting to one private dataset costs: ``python -m dphyper.studies.adaptation_cost sweeps/small_target/hypernetwork.yaml``.
+"""What adapting to one private dataset costs: ``python -m dphyper.studies.adaptation_cost SWEEP``.
 
 The methods of a sweep file adapt to the same tuning task, whose records cost no privacy, each in a process of its own
 (Linux only). Two numbers are taken: the seconds of the fastest of several adaptations, and how far the process's peak

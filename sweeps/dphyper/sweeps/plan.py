@@ -36,7 +36,11 @@ class Sweep:
         store: Folder of the results; empty for ``runs/NAME``.
         wandb: ``offline`` (runs on disk, uploaded when you say so), ``online``, ``auto`` (online when logged in, else
             offline) or ``off``.
+        storage: Where workers note what they are at: ``journal`` (a file in the store, for one host) or the URL of a
+            database that all hosts reach, ``postgresql://USER@HOST/DATABASE``. Results are in the store either way.
         performance: Knobs that change speed only.
+        slurm: What ``dphyper sweep submit`` asks SLURM for, as submitit names it: ``timeout_min``, ``mem_gb``,
+            ``gpus_per_node``, ``slurm_partition``, ….
         cell: Keys that all cells share, as in ``dphyper run``.
         searches: Recorded searches that the options come from: each a store's folder or its ``rows.parquet``, with rows
             on tuning tasks alone and several settings of a method. Options that are neither the defaults nor in one of
@@ -49,7 +53,9 @@ class Sweep:
     grid: list[dict[str, list[Value]]]
     store: str = ""
     wandb: WandbMode = "offline"
+    storage: str = "journal"
     performance: Performance = field(default_factory=Performance)
+    slurm: dict[str, Any] = field(default_factory=dict)
     cell: dict[str, Value] = field(default_factory=dict)
     searches: list[str] = field(default_factory=list)
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -123,7 +129,7 @@ def sweep_parser() -> ArgumentParser:
     """The schema of a sweep file, whose keys are options too."""
     parser = ArgumentParser(
         exit_on_error=False,
-        usage="dphyper sweep {plan,run} FILE [options]",
+        usage="dphyper sweep {plan,run,worker,submit} FILE [options]",
         description="FILE is YAML with the keys below; options override it.",
     )
     parser.add_argument("--config", action="config", help="the same as FILE")

@@ -1,30 +1,39 @@
-"""Running a sweep: public phases first, with all cores, then N worker processes that pull cells.
+"""Running a sweep on this machine: N local workers, each line as its cell is done, and a worker for one that died.
 
-Ctrl-C and kills lose at most the cells in progress; starting again goes on. Every finished cell is printed as one
-line; a terminal also gets a progress bar.
+Workers may run elsewhere on the same sweep at the same time; their cells are told here too. A worker that dies is named
+with what killed it and what it had in hand, which becomes free at once, and another takes its place. Ctrl-C, SIGTERM
+and SIGHUP give back the cells in hand; a kill of this process lets its workers finish them and end.
 """
 
 import multiprocessing
 import os
-import time
-from collections.abc import Iterator, Mapping
+import signal
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import pandas as pd
-from filelock import Timeout
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from dphyper.bench.runner import Runner
-from dphyper.bench.searches import RecordedSearch
 from dphyper.bench.store import Row, Store
-from dphyper.bench.tracking import Tracking
 from dphyper.core.errors import UserError
-from dphyper.core.specs import Cell, Performance
+from dphyper.core.specs import Cell
+from dphyper.core.stopping import Stopped, stoppable
 from dphyper.metrics.metric import METRICS
+from dphyper.sweeps import worker
 from dphyper.sweeps.plan import Sweep
-from dphyper.sweeps.queue import Queue
+from dphyper.sweeps.queue import new_token, worker_name
+from dphyper.sweeps.status import record_plan
+from dphyper.sweeps.storage import LOST_LEASE
+from dphyper.sweeps.worker import Queues, threads_of_a_worker, work
+
+_LOOK = 0.5  # seconds between two looks at what has ended
+_MAX_BARREN = 3  # workers in a row that die with nothing in hand: another would, too
+_TO_GIVE_BACK = 30  # seconds for a worker that was told to stop
 
 
 def states(cells: list[Cell], store: Store) -> pd.DataFrame:
@@ -36,73 +45,180 @@ def states(cells: list[Cell], store: Store) -> pd.DataFrame:
     return frame
 
 
-def run_sweep(sweep: Sweep, cells: list[Cell]) -> int:
-    """Run every cell that is not done.
+def run_sweep(sweep: Sweep, cells: Sequence[Cell], *, retry_failed: bool = False) -> int:
+    """Run every cell that has no row, and with ``retry_failed`` those that failed.
 
     Returns:
-        How many cells of the plan have no finished row afterwards.
+        How many cells of the plan are not done afterwards.
 
     Raises:
-        UserError: A mistake in the sweep, found before anything is computed.
-        KeyboardInterrupt: The user stopped it; finished cells are kept.
+        UserError: A mistake in the sweep, found before anything is computed, or workers that die at their start.
+        Stopped: A signal asked it to end; finished cells are kept.
     """
     store = Store(sweep.store_path)
     store.require_current()
-    searches = [RecordedSearch.read(path) for path in sweep.searches]
     console = Console(highlight=False)
-    missing = [cell for cell in cells if store.status(cell.id) != "done"]
-    console.print(f"sweep {sweep.name}: {len(cells)} cells, {len(cells) - len(missing)} done, into {store.root}")
+    states = {cell.id: store.status(cell.id) for cell in cells}
+    missing = [cell for cell in cells if states[cell.id] not in ({"done"} if retry_failed else {"done", "failed"})]
+    done = sum(state == "done" for state in states.values())
+    console.print(f"sweep {sweep.name}: {len(cells)} cells, {done} done, into {store.root}")
     if missing:
-        tracking = Tracking(sweep.wandb, store.root, sweep.name)
-        runner = Runner(store, sweep.performance, tracking, sweep.name, searches)
+        runner = worker.make_runner(sweep, store, sweep.performance)
         runner.check(missing)
-        runner.public.prepare(missing)
-        queue = Queue(store, sweep.name, cells)
-        queue.fill(missing)
-        with _workers(sweep, cells, searches, min(sweep.performance.workers, len(missing))) as workers:
-            _follow(workers, store, missing, console)
-        tracking.table(store)
+        record_plan(sweep, cells)
+        queues = Queues(sweep, worker_name(os.getpid(), new_token()))
+        count = min(sweep.performance.workers, len(missing))
+        with _Crew(sweep, missing, queues, retry_failed=retry_failed, console=console) as crew:
+            crew.start(count)
+            _follow(crew, queues, store, missing, console)
+        runner.tracking.table(store)
         store.export()
-    left = sum(store.status(cell.id) != "done" for cell in cells)
-    console.print(f"sweep {sweep.name}: {len(cells) - left} of {len(cells)} cells done")
-    return left
+    states = {cell.id: store.status(cell.id) for cell in cells}
+    done, failed = (sum(state == name for state in states.values()) for name in ("done", "failed"))
+    console.print(f"sweep {sweep.name}: {done} of {len(cells)} cells done" + f", {failed} failed" * bool(failed))
+    if failed:
+        console.print("failed cells are kept; with --retry-failed they are run again", soft_wrap=True)
+    return len(cells) - done
+
+
+class _Crew:
+    """Local workers, which are replaced when they die and told to stop when the block is left.
+
+    Args:
+        sweep: Theirs.
+        cells: What there is to do.
+        queues: To close what a dead worker had in hand.
+        retry_failed: As in `work`.
+        console: Where deaths are told.
+    """
+
+    def __init__(
+        self, sweep: Sweep, cells: Sequence[Cell], queues: Queues, *, retry_failed: bool, console: Console
+    ) -> None:
+        self._context = multiprocessing.get_context("spawn")
+        self._cells, self._queues, self._console = {cell.id: cell for cell in cells}, queues, console
+        self._arguments = (sweep, [cell.to_dict() for cell in cells], retry_failed, queues.lengths)
+        self._threads = str(threads_of_a_worker(sweep.performance))
+        self._workers: list[tuple[BaseProcess, str]] = []
+        self._barren = 0
+
+    def start(self, count: int) -> None:
+        """Start so many workers."""
+        with _environment("OMP_NUM_THREADS", self._threads), _unheard(signal.SIGINT, signal.SIGHUP):
+            for _ in range(count):
+                token = new_token()
+                process = self._context.Process(target=_local_worker, args=(*self._arguments, token))
+                process.start()
+                self._workers.append((process, worker_name(process.pid or 0, token)))
+
+    def look(self) -> bool:
+        """Wait a little, replace who died; False when all have ended in order."""
+        wait([process.sentinel for process, _ in self._workers], timeout=_LOOK)
+        for process, name in list(self._workers):
+            if process.exitcode is None:
+                continue
+            self._workers.remove((process, name))
+            how = _how(process.exitcode)
+            held = self._queues.release(name, how)
+            if process.exitcode == 0 and not held:
+                continue  # nothing was left for it
+            what = ", ".join(self._told(item) for item in held)
+            self._console.print(
+                f"worker {name} {how}" + (f" while it ran {what}" if what else " with nothing in hand")
+                + "; another takes its place", markup=False, soft_wrap=True,
+            )  # fmt: skip
+            self._barren = 0 if held else self._barren + 1
+            if self._barren >= _MAX_BARREN:
+                raise UserError(
+                    f"{self._barren} workers in a row ended before they had a cell ({how}): see above for why"
+                )
+            self.start(1)
+        return bool(self._workers)
+
+    def _told(self, item: str) -> str:
+        cell = self._cells.get(item)
+        return f"cell {item} ({place(cell)}, seed {cell.seed})" if cell else item
+
+    def __enter__(self) -> "_Crew":
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        for process, _ in self._workers:
+            process.terminate()
+        for process, name in self._workers:
+            process.join(_TO_GIVE_BACK)
+            if process.exitcode is None:
+                process.kill()
+                process.join()
+                self._queues.release(name, "was told to stop and did not")
+
+
+def _how(exitcode: int) -> str:
+    """How a process ended, in words.
+
+    >>> _how(-9), _how(-11), _how(3)
+    ('was killed by SIGKILL', 'was killed by SIGSEGV', 'ended with status 3')
+    """
+    if exitcode == LOST_LEASE:
+        return "lost contact with the storage"
+    return f"was killed by {signal.Signals(-exitcode).name}" if exitcode < 0 else f"ended with status {exitcode}"
+
+
+def _local_worker(
+    sweep: Sweep, plain: Sequence[dict[str, Any]], retry_failed: bool, since: tuple[int, int], token: str
+) -> None:
+    """A worker that ends with the process that started it, once its cell is done."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    try:
+        with stoppable():
+            cells = [*map(Cell.from_dict, plain)]
+            work(
+                sweep,
+                cells,
+                retry_failed=retry_failed,
+                checked=True,
+                token=token,
+                since=since,
+                wanted=parent.is_alive,
+            )
+    except Stopped as stopped:
+        sys.exit(stopped.status)
+    except UserError as error:
+        print(f"dphyper: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)
 
 
 @contextmanager
-def _workers(
-    sweep: Sweep, cells: list[Cell], searches: list[RecordedSearch], count: int
-) -> Iterator[list[multiprocessing.process.BaseProcess]]:
-    """``count`` worker processes for a plan of cells; they are ended when the block is left."""
-    context = multiprocessing.get_context("spawn")
-    threads = sweep.performance.threads or max((os.cpu_count() or 1) // count, 1)
-    plain = [cell.to_dict() for cell in cells]
-    performance = vars(sweep.performance) | {"threads": threads}
-    arguments = (sweep.name, sweep.store_path, sweep.wandb, performance, plain, searches)
-    workers: list[multiprocessing.process.BaseProcess] = []
-    # A child's OpenMP runtime reads this when it is loaded; more threads than cores would slow each other down.
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = str(threads)
+def _unheard(*numbers: signal.Signals) -> Iterator[None]:
+    """Processes that are started in the block never hear these; a terminal sends them to all, and this one passes on.
+
+    What comes meanwhile this process hears afterwards.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
-        for _ in range(count):
-            workers.append(context.Process(target=_work, args=arguments))
-            workers[-1].start()
-        yield workers
+        yield
     finally:
-        for worker in workers:
-            worker.terminate()
-            worker.join()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """A variable for the processes that are started in the block; OpenMP reads this one when it is loaded."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
         if before is None:
-            del os.environ["OMP_NUM_THREADS"]
+            del os.environ[name]
         else:
-            os.environ["OMP_NUM_THREADS"] = before
+            os.environ[name] = before
 
 
-def _follow(
-    workers: list[multiprocessing.process.BaseProcess], store: Store, cells: list[Cell], console: Console
-) -> None:
-    """Print each cell when its row appears, until all workers have ended."""
-    began = time.time()
-    open_cells = {cell.id: cell for cell in cells}
+def _follow(crew: _Crew, queues: Queues, store: Store, cells: Sequence[Cell], console: Console) -> None:
+    """Tell each cell when it has ended, whoever ran it, until all local workers are through."""
+    left = {cell.id: cell for cell in cells}
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -114,65 +230,35 @@ def _follow(
     )
     with bar:
         progress = bar.add_task("cells", total=len(cells))
-        alive = True
-        while alive:
-            alive = any(worker.is_alive() for worker in workers)
-            for cell_id in list(open_cells):
-                path = store.directory(cell_id) / "row.json"
-                if path.exists() and path.stat().st_mtime >= began:
-                    cell = open_cells.pop(cell_id)
-                    line = f"[{len(cells) - len(open_cells)}/{len(cells)}] {describe(cell, store.row(cell_id))}"
-                    console.print(line, markup=False, soft_wrap=True)
-                    bar.advance(progress)
-            if alive:
-                time.sleep(0.5)
+        working = True
+        while working:
+            working = crew.look()
+            queues.sync()
+            for cell_id in [*queues.cells.done, *queues.cells.errors]:
+                # The row of another host may take a moment to be seen here.
+                if cell_id not in left or store.status(cell_id) == "to do":
+                    continue
+                cell = left.pop(cell_id)
+                line = f"[{len(cells) - len(left)}/{len(cells)}] {describe(cell, store.row(cell_id))}"
+                console.print(line, markup=False, soft_wrap=True)
+                bar.advance(progress)
+
+
+def place(cell: Cell) -> str:
+    """Where a cell stands in the grid, but for its seed."""
+    where = f"{cell.method} on {cell.task}, n={cell.n}"
+    if cell.epsilon < float("inf"):
+        where += f", ε={cell.epsilon:g}"
+    if cell.embedding_dim:
+        where += f", k={cell.embedding_dim}"
+    return where + f", draw {cell.noise_draw}" * bool(cell.noise_draw)
 
 
 def describe(cell: Cell, row: Row) -> str:
     """One line about a finished or failed cell."""
-    where = f"{cell.method} on {cell.task}, n={cell.n}"
-    if row["epsilon"] < float("inf"):
-        where += f", ε={cell.epsilon:g}"
-    if cell.embedding_dim:
-        where += f", k={cell.embedding_dim}"
-    if cell.noise_draw:
-        where += f", draw {cell.noise_draw}"
+    where = place(cell)
     if row["status"] == "failed":
         return f"{where}, seed {cell.seed}: FAILED, {row['error']}"
     took = f" in {row['seconds_adapt'] + row['seconds_evaluate']:.0f} s" if "seconds_adapt" in row else ""
     label, distance = METRICS["frechet"].label_on(row["extractor"]), row["metrics"]["frechet"]
     return f"{where}, seed {cell.seed}: {label} {distance:.1f}{took}"
-
-
-def _work(
-    name: str,
-    store_path: str,
-    wandb: Any,
-    performance: Mapping[str, Any],
-    plain: list[Mapping[str, Any]],
-    searches: list[RecordedSearch],
-) -> None:
-    """A worker: pull cells until the queue is empty or the parent process is gone."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    store = Store(store_path)
-    plan = [*map(Cell.from_dict, plain)]
-    queue = Queue(store, name, plan)
-    cells = {cell.id: cell for cell in plan}
-    runner = Runner(store, Performance(**performance), Tracking(wandb, store.root, name), name, searches)
-    try:
-        while parent.is_alive() and (taken := queue.take()):
-            trial, cell_id = taken
-            try:
-                with store.lock(cell_id):
-                    row = runner.run(cells[cell_id]) if store.status(cell_id) != "done" else store.row(cell_id)
-            except (Timeout, UserError) as error:
-                print(f"cell {cell_id}: {error}", flush=True)
-                queue.failed(trial)
-                continue
-            if row["status"] == "done":
-                queue.done(trial, row["metrics"]["frechet"])
-            else:
-                queue.failed(trial)
-    except KeyboardInterrupt:
-        pass  # the parent says what was kept
