@@ -30,6 +30,7 @@ CELL = Cell(
         train_steps=20,
         batch_size=32,
         sampling_steps=3,
+        learning_rate=1e-3,
         rank=4,
         layers=("attention", "time"),
     ),

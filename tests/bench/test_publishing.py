@@ -52,6 +52,7 @@ def store(tmp_path: Path) -> Store:
     store = Store(tmp_path / "store")
     store.key()
     (store.root / "queue.log").touch()
+    (store.root / "locks").mkdir(exist_ok=True)
     (store.root / "notes.txt").touch()
     (store.directory("interrupted")).mkdir(parents=True)
     return store

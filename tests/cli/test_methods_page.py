@@ -21,7 +21,7 @@ def test_page_follows_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
     """It can fail: another default, or other words of a method, are another page."""
     kind, before = METHODS["dp_sgd"], "\n".join(page())
     assert "| `steps` | `30` | T, optimiser steps. |" in "\n".join(options_table(kind.options_type))
-    assert "| `steps` | `150` | T, optimiser steps. |" in "\n".join(
+    assert "| `steps` | `400` | T, optimiser steps. |" in "\n".join(
         options_table(METHODS["nonprivate_lora"].options_type)
     )
     monkeypatch.setattr(kind, "about", dataclasses.replace(kind.about, passes="Twice."))

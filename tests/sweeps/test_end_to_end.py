@@ -63,8 +63,10 @@ def test_plan_sweep_kill_resume_report(
     assert "0 rows" in capsys.readouterr().out
     frame = pd.read_parquet(store.root / "rows.parquet")
     frame.assign(spec=frame["spec"].str.replace('"seed": 0', '"seed": 1')).to_parquet(tmp_path / "edited.parquet")
-    assert dphyper("merge", tmp_path / "edited.parquet", "--store", tmp_path / "other") == 2
-    assert "it was edited" in capsys.readouterr().err
+    assert dphyper("merge", tmp_path / "edited.parquet", "--store", tmp_path / "other") == 0
+    told = capsys.readouterr()
+    assert "0 rows" in told.out
+    assert told.err.count("is left out: its spec is that of another cell, or was edited") == 4
     assert dphyper("merge", path, "--store", tmp_path / "other") == 2
     assert "expected the rows.parquet" in capsys.readouterr().err
 

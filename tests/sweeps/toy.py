@@ -14,7 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from dphyper.bench.store import SCHEMA, Store
+from dphyper.bench.store import SCHEMA, Row, Store
+from dphyper.core.files import write_json
 from dphyper.core.specs import Cell
 from dphyper.sweeps import plan, worker
 
@@ -72,7 +73,9 @@ class ToyRunner:
         return self._keep(cell, metrics={"frechet": float(cell.seed)})
 
     def _keep(self, cell: Cell, **known: Any) -> dict[str, Any]:
-        row = {
+        row: dict[str, Any] = dict.fromkeys(Row.__required_keys__, "")
+        row |= {
+            "private": False,
             "schema": SCHEMA,
             "cell": cell.id,
             "status": "done",
@@ -83,6 +86,9 @@ class ToyRunner:
         row |= {"collection": "toys", "split": "tuning", "task": cell.task, "method": cell.method, "n": cell.n}
         row |= {"epsilon": cell.epsilon, "embedding_dim": cell.embedding_dim, "noise_draw": 0, "extractor": "inception"}
         row |= {"protocol": "toy", **known}
+        folder = self._store.directory(cell.id)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "ledger.json", {"charges": []})
         self._store.write(cell, row)  # type: ignore[arg-type]
         return row
 

@@ -2,9 +2,9 @@
 
 Each command is one module beside this one, with ``HELP``, ``parser()`` and ``execute(config)``; a new command is such a
 file and its name in `COMMANDS`. Every option is also a YAML key of the same name, and both go through one schema, the
-dataclasses of `dphyper.core.specs`. A user's mistake, or a disk that fails, is answered by one line and exit status 2; a
-sweep that leaves cells undone, or a check with findings, exits with 1; Ctrl-C with 130, and another signal that ends it
-with 128 and its number. A command imports what is heavy when it is executed, so that help comes at once and needs no
+dataclasses of `dphyper.core.specs`. A user's mistake, or a disk that fails, is answered by one line and exit status 2;
+a sweep that leaves cells undone, or a check with findings, exits with 1; Ctrl-C with 130, and another signal that ends
+it with 128 and its number. A command imports what is heavy when it is executed, so that help comes at once and needs no
 torch.
 """
 

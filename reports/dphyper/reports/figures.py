@@ -126,7 +126,7 @@ def distance_vs_epsilon(section: Section, split: str, path: Path) -> bool:
             ax.set_xticklabels([epsilon(value) for value in places])
             ax.set_xlabel("ε")
             count = f" ({number % len(parts) + 1} of {len(parts)})" if len(parts) > 1 else ""
-            ax.set_title(section.title(split, task) + count, loc="left")
+            ax.set_title(section.title(split, task) + count, loc="left", parse_math=False)
             outside = _frame_means(ax, shown, direction(HEADLINE))
             _note_means_outside(ax, outside[outside["series"].isin(part)], places)
         for ax in axes[::3]:
@@ -203,7 +203,7 @@ def distance_vs_embedding_dim(section: Section, path: Path) -> bool:
             ax.set_xticks(sorted(shown["embedding_dim"].unique()))
             ax.set_xticklabels(sorted(shown["embedding_dim"].unique()))
             ax.set_xlabel("embedding dimension k")
-            ax.set_title(section.title("private", task), loc="left")
+            ax.set_title(section.title("private", task), loc="left", parse_math=False)
             _frame_means(ax, shown, direction(HEADLINE))
         for ax in axes[::3]:
             ax.set_ylabel(metric_title(HEADLINE, section.extractor))
@@ -241,7 +241,9 @@ def embedding_dim_heat_map(section: Section, path: Path) -> bool:
             ax.set_xticks(np.arange(grid.shape[1]) + 0.5, [epsilon(float(value)) for value in [*grid.columns]])
             ax.set_yticks(np.arange(grid.shape[0]) + 0.5, [str(k) for k in grid.index])
             ax.set_xlabel("ε")
-            ax.set_title(f"{look(str(method)).label}, " * several + section.title("private", task), loc="left")
+            ax.set_title(
+                f"{look(str(method)).label}, " * several + section.title("private", task), loc="left", parse_math=False
+            )
             figure.colorbar(mesh, ax=ax, label=metric_title(HEADLINE, section.extractor))
         for ax in axes[::3]:
             ax.set_ylabel("embedding dimension k")
@@ -264,7 +266,7 @@ def _draw_map(ax: Axes, values: NDArray[np.floating[Any]], places: int) -> QuadM
 
 
 def contact_sheet(strips: list[Strip], path: Path) -> None:
-    """All samples of one task on one labelled sheet, as ``path``.png."""
+    """All samples of one task on one labelled sheet, a PNG."""
     columns = max(5, *(len(strip.samples) for strip in strips))
     high, wide = matplotlib.image.imread(strips[0].samples[0].path).shape[:2]
     with matplotlib.rc_context(FONT):
@@ -278,4 +280,4 @@ def contact_sheet(strips: list[Strip], path: Path) -> None:
                 ax.set_title(sample.caption.replace(" (", "\n("), fontsize=6)
             for ax in band.axes:
                 ax.axis("off")
-        figure.savefig(path.with_suffix(".png"))
+        figure.savefig(path)

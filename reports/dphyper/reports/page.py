@@ -28,7 +28,7 @@ from dphyper.reports.differences import differences
 from dphyper.reports.measures import metric_label, metric_title
 from dphyper.reports.samples import strips
 from dphyper.reports.sections import SEEDS, Section, load, sections, support
-from dphyper.reports.style import add_names, budget, count_range, epsilon, look, number_format
+from dphyper.reports.style import add_names, budget, count_range, epsilon, file_name, look, number_format
 from dphyper.reports.table import in_page_order, spread
 from dphyper.reports.verdict import verdict
 
@@ -82,7 +82,7 @@ def _link(path: Path) -> dict[str, str]:
 def _section(store: Store, section: Section, out: Path) -> dict[str, Any]:
     """Write the files of one section and gather what the template shows of it."""
     key = section.key
-    name = f"{key['collection']}_n{key['n']}_{content_hash(key)[:6]}".replace("/", "-")
+    name = f"{file_name(key['collection'])}_n{key['n']}_{content_hash(key)[:6]}"
     folder = out / name
     folder.mkdir(exist_ok=True)
     add_names(aggregate(section.values)).assign(**key).to_csv(folder / "numbers.csv", index=False)
@@ -207,13 +207,13 @@ def _galleries(store: Store, section: Section, folder: Path) -> list[dict[str, A
             shown = strips(store, section, task)
             if not shown:
                 continue
-            sheet = folder / f"samples_{task.replace('/', '-')}"
+            sheet = folder / f"samples_{file_name(task)}.png"
             figures.contact_sheet(shown, sheet)
             samples = [
                 {"title": strip.title, "samples": [(caption, _link(path)["uri"]) for caption, path in strip.samples]}
                 for strip in shown
             ]
-            link = _link(sheet.with_suffix(".png"))
+            link = _link(sheet)
             title = section.title(split, task)
             found.append({"task": title, "split": split, "strips": samples, "link": link, "open": split == "private"})
     return found

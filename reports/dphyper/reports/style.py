@@ -8,13 +8,17 @@ import math
 import zlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import pandas as pd
 
 from dphyper.bench.catalog import METHODS
 from dphyper.core.labels import SELECTION_LABELS
+from dphyper.core.specs import content_hash
 from dphyper.metrics.metric import HEADLINE, METRICS
 from dphyper.reports.sections import DOUBT, REAL, ROLES, Section
+
+_LONGEST_NAME = 100  # characters of a file name; file systems take 255 bytes, and something is put before and behind
 
 
 class Look(NamedTuple):
@@ -111,6 +115,16 @@ def number_format(section: Section, metric: str = HEADLINE) -> NumberFormat:
     """The format of a metric in a section: a typical number has three significant digits."""
     scale = METRICS[metric].scale
     return NumberFormat(scale, digits(section.values.loc[section.values["metric"] == metric, "value"] / scale))
+
+
+def file_name(title: str) -> str:
+    """A task or collection as the name of a file: different titles have different names, whatever is in them.
+
+    >>> file_name("mail/e-mail 1.10"), len(file_name("ключ" * 60)) < 130
+    ('mail%2Fe-mail 1.10', True)
+    """
+    quoted = quote(title, safe=" ")
+    return quoted if len(quoted) <= _LONGEST_NAME else f"{quoted[:_LONGEST_NAME]}-{content_hash(title)}"
 
 
 def mark(text: str, doubted: bool) -> str:
