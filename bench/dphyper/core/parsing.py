@@ -125,7 +125,9 @@ def _in_one_line(message: str, parser: ArgumentParser) -> UserError:
         return unknown_name("key", f"{group[1]}.{key}" if group else key, _keys(parser))
     if "Unexpected config" in message:
         return UserError("a file that holds no mapping of keys to values: expected YAML such as  name: demo")
-    number = re.search(r'Parser key "([^"]*)":\s*Not of type \w+: (\S+) does not conform to restriction v(>=?)0', message)
+    number = re.search(
+        r'Parser key "([^"]*)":\s*Not of type \w+: (\S+) does not conform to restriction v(>=?)0', message
+    )
     if number:
         return UserError(f"{number[1]} = {number[2]}: expected at least {1 if number[3] == '>' else 0}")
     for pattern, plain in ((r'Parser key "([^"]*)":', r"\1:"), (r"<class '(\w+)'>", r"\1"), (r"typing\.", "")):
