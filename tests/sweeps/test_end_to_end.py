@@ -80,6 +80,10 @@ def test_plan_sweep_kill_resume_report(
     assert {Path(name).suffix for name in written if Path(name).stem.endswith("_vs_epsilon")} == {".pdf", ".png"}
 
 
+# The name of the sweep, what the store's own key makes, the commit, and hashes that cover these.
+UNLIKE = ("sweep", "provenance", "commit", "digest", "ledger_digest")
+
+
 def test_same_sweep_twice_gives_the_same_rows(sweep_file: SweepFile, dphyper: Command, tmp_path: Path) -> None:
     tables, provenance = [], []
     grid = [{"method": ["public_only", "hypernetwork", "dp_sgd", "nonprivate_lora"], "epsilon": [8]}]
@@ -88,7 +92,7 @@ def test_same_sweep_twice_gives_the_same_rows(sweep_file: SweepFile, dphyper: Co
         performance, store = {"cache": str(tmp_path / name / "cache")}, str(tmp_path / name)
         path = sweep_file(name=name, store=store, performance=performance, grid=grid)
         assert dphyper("sweep", "run", path) == 0
-        tables.append(Store(tmp_path / name).rows().drop(columns=[*MEASURED_TIMES, "sweep", "provenance", "commit"]))
+        tables.append(Store(tmp_path / name).rows().drop(columns=[*MEASURED_TIMES, *UNLIKE]))
         provenance.append(Store(tmp_path / name).rows()["provenance"])
     pd.testing.assert_frame_equal(*tables, check_exact=True)
     assert provenance[0].nunique() == 1  # of one task in one store

@@ -59,7 +59,8 @@ def a_saved_model_is_read_back(kind: str, folder: Path) -> None:
     found = TARGETS[kind].load(folder, **SHAPE)
     theta = some_theta(kind)
     expected = target(kind).sample(theta, 2, rng())
-    np.testing.assert_array_equal(found.target(spec(kind)).sample(theta, 2, rng()), expected)
+    # A model may be saved in half precision: some levels of grey.
+    np.testing.assert_allclose(found.target(spec(kind)).sample(theta, 2, rng()), expected, rtol=0, atol=4)
     assert not np.array_equal(target(kind).sample(target(kind).initial(), 2, rng()), expected)
 
 
