@@ -89,6 +89,13 @@ READ = [
 ]
 
 
+def test_the_two_step_method_has_the_hypernetworks_network(work: Callable[[], PublicWork]) -> None:
+    two_steps = {**CELL.options, "release_share": 0.3, "steps": 4}
+    assert keys(work(), CELL) == keys(work(), changed(method="hypernetwork_then_dp_sgd", options=two_steps))
+    other = changed(method="hypernetwork_then_dp_sgd", options={**two_steps, "width": 16})
+    assert keys(work(), CELL)[1] != keys(work(), other)[1]
+
+
 @pytest.mark.parametrize(("changes", "moved"), READ, ids=str)
 def test_a_key_is_made_of_what_is_read(
     work: Callable[[], PublicWork], changes: dict[str, Any], moved: tuple[bool, bool]

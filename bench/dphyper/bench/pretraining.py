@@ -21,7 +21,7 @@ PRETRAINING_VERSION = 2
 # Exponent of the power-function average whose width is a tenth of the training (Karras et al. 2024, arXiv:2312.02696,
 # section 3.1, σ_rel = 0.10).
 _AVERAGE_EXPONENT = 6.94
-# Steps over which the learning rate rises from 0; a custom that keeps AdamW's first steps small.
+# Steps over which the learning rate rises, so that AdamW's first steps are small.
 _WARMUP = 100
 
 

@@ -124,17 +124,17 @@ class PublicWork:
 
     def target(self, cell: Cell) -> Target:
         """The trained public model of a cell with the adapter around it."""
-        folder = self.base_folder(cell.data, cell.base)
-        kind = TARGETS[cell.base.kind]
-        base = kind.load(folder, image_size=cell.data.image_size, channels=cell.data.channels)
-        return base.to(self.device).target(cell.base)
+        return self._base(cell).to(self.device).target(cell.base)
 
-    def method(self, cell: Cell) -> tuple[Method, float]:
-        """The method with its public phase done, and the seconds that phase took when it was trained."""
+    def _base(self, cell: Cell) -> BaseModel:
         folder = self.base_folder(cell.data, cell.base)
         base = TARGETS[cell.base.kind].load(folder, image_size=cell.data.image_size, channels=cell.data.channels)
         require_finite_weights("base model", base)
-        method = self.untrained_method(cell, base)
+        return base
+
+    def method(self, cell: Cell) -> tuple[Method, float]:
+        """The method with its public phase done, and the seconds that phase took when it was trained."""
+        method = self.untrained_method(cell, self._base(cell))
         if method.reads_public:
             if (cell.data, cell.base) not in self._records:
                 records = PublicRecords.of(self.collection(cell.data), method.target.encode)
