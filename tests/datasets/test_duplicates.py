@@ -12,7 +12,7 @@ from sklearn.datasets import load_sample_images
 from dphyper.core.specs import DataSpec
 from dphyper.datasets import _duplicates
 from dphyper.datasets._duplicates import NEAR, first_of_equals, nearly_equal
-from dphyper.datasets._images import fit
+from dphyper.datasets._images import fit_arrays
 
 Images = NDArray[np.uint8]
 
@@ -113,9 +113,9 @@ COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
 @pytest.mark.parametrize("spec", [DataSpec(), DataSpec(image_size=32), DataSpec(image_size=32, channels=3)])
 def test_copies_of_photographs_are_found_and_other_pieces_are_not(spec: DataSpec) -> None:
     pieces = photographs()
-    originals = np.stack([fit(piece, spec) for piece in pieces])
+    originals = fit_arrays(map(np.asarray, pieces), spec)
     for name, copied in COPIES.items():
-        copies = np.stack([fit(copied(piece), spec) for piece in pieces])
+        copies = fit_arrays((np.asarray(copied(piece)) for piece in pieces), spec)
         assert nearly_equal(copies, originals).tolist() == [*range(len(pieces))], name
     mirrored = originals[:, :, ::-1]
     assert (nearly_equal(mirrored, originals) < 0).mean() > 0.5  # as the module says; skies are their own mirrors

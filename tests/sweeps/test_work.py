@@ -46,9 +46,9 @@ def toys(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Toy cells in this process and in those that it forks."""
-    monkeypatch.setattr(worker, "make_runner", None)  # the module sets both when it is loaded
+    monkeypatch.setattr(worker, "make_runner", None)  # both are put back after the test
     monkeypatch.setattr(plan, "canonical", None)
-    runpy.run_path(str(TOYS))
+    runpy.run_path(str(TOYS))["install"]()
     context = multiprocessing.get_context("fork")
     monkeypatch.setattr(work.multiprocessing, "get_context", lambda kind: context)
     monkeypatch.setenv("TOY_SECONDS", "0")

@@ -100,9 +100,14 @@ def _note(folder: Path, name: str) -> None:
         file.write(f"{os.getpid()}\n")
 
 
-worker.make_runner = ToyRunner  # type: ignore[assignment]
-plan.canonical = lambda cell: cell  # the registry of methods would load torch
+def install() -> None:
+    """Put toys in the place of cells, in this process."""
+    worker.make_runner = ToyRunner  # type: ignore[assignment]
+    plan.canonical = lambda cell: cell  # the registry of methods would load torch
 
+
+if __name__ in ("__main__", "__mp_main__"):  # the command, and the workers that it starts
+    install()
 if __name__ == "__main__":
     from dphyper.cli.main import main
 
