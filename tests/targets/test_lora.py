@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dphyper.targets.diffusion import new_scheduler, new_unet, to_unit
-from dphyper.targets.lora import LORA_MODULES, LoRADiffusion
+from dphyper.targets.lora import GROUPS, LoRADiffusion
 
 
 def target(layers: tuple[str, ...] = ("attention", "time"), rank: int = 2) -> LoRADiffusion:
@@ -19,7 +19,7 @@ def images(n: int) -> Tensor:
     return torch.rand((n, 1, 8, 8), generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
-@pytest.mark.parametrize("group", LORA_MODULES)
+@pytest.mark.parametrize("group", GROUPS)
 def test_hooks_and_copies_of_the_parameters_agree_on_every_group_of_layers(group: str) -> None:
     model, x = target((group,), rank=12), images(5)  # conv_in has nine inputs
     assert model.num_parameters > 0

@@ -5,10 +5,10 @@ import torch
 
 from dphyper.core.errors import UserError
 from dphyper.targets.diffusion import new_scheduler, new_unet
-from dphyper.targets.lora import LORA_MODULES, LoRADiffusion
+from dphyper.targets.lora import GROUPS, LoRADiffusion
 from dphyper.targets.target import Target
 
-LAYERS = ("attention", "convolutions", "ends")
+LAYERS = ("attention", "convolutions", "ends", "norms")
 
 
 def make_target(rank: int) -> LoRADiffusion:
@@ -30,7 +30,7 @@ def seeded() -> torch.Generator:
     return torch.Generator().manual_seed(3)
 
 
-@pytest.mark.parametrize(("rank", "layers"), [(2, ()), (0, ("attention",)), (3, ("ends",))])
+@pytest.mark.parametrize(("rank", "layers"), [(2, ()), (0, ("attention",)), (3, ("ends",)), (1, ("norms",))])
 def test_gradients_are_those_of_autograd_at_the_free_parameters(
     whole: LoRADiffusion, rank: int, layers: tuple[str, ...]
 ) -> None:
@@ -59,6 +59,8 @@ def test_the_first_columns_are_a_lora_of_smaller_rank(whole: LoRADiffusion) -> N
     small = whole.restricted(2, ())
     assert small.layer_shapes == [(rows, min(columns, 2)) for rows, columns in whole.layer_shapes]
     assert small.num_parameters == make_target(2).num_parameters
+    norms = whole.restricted(1, ("norms",)).layer_shapes
+    assert {columns for _, columns in norms} == {2}  # a scale and a shift, whatever the rank
 
 
 @pytest.mark.parametrize(
@@ -74,4 +76,4 @@ def test_what_the_target_does_not_have_is_refused(
 
 def test_a_layer_of_few_inputs_has_a_lora_of_their_number() -> None:
     assert make_target(12).layer_shapes[0] == (16, 9)  # conv_in sees one channel of 3×3
-    assert {"attention", "time", "convolutions", "resampling", "ends"} == set(LORA_MODULES)
+    assert {"attention", "time", "convolutions", "resampling", "ends", "norms"} == set(GROUPS)

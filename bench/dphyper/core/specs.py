@@ -173,8 +173,8 @@ class BaseSpec:
         learning_rate: Of the pre-training, by AdamW.
         flips: Whether images are mirrored left to right by chance in pre-training; not for letters.
         rank: Rank r of the LoRA. A is frozen and random, B is what every method produces.
-        layers: Groups of layers that have a LoRA; which there are, the kind of target says (for ``unet``: attention,
-            time, convolutions, resampling, ends).
+        layers: Groups of layers that are adapted; which there are, the kind of target says (for ``unet``: attention,
+            time, convolutions, resampling and ends by a LoRA, norms by their scales and shifts).
         sampling_steps: Steps of the sampler that draws images.
         seed: Seed of the pre-training and of the frozen A.
     """

@@ -1,7 +1,8 @@
 """A LoRA around a diffusion U-Net as a target.
 
 A is frozen and random, the parameter vector θ is the concatenation of all B, so θ = 0 is the base model itself. Frozen
-A keeps the model linear in θ inside each layer and removes the gauge freedom (A R, R⁻¹B). Losses, gradients and samples
+A keeps the model linear in θ inside each layer and removes the gauge freedom (A R, R⁻¹B). Where norms are adapted too,
+θ ends with what is added to the scale and the shift of each of their channels. Losses, gradients and samples
 are functions of θ: no call leaves a trace of one θ in the next.
 
 Shapes: b examples, P parameters of θ, C H W image channels, height, width; images are float32 in [-1, 1].
@@ -43,6 +44,11 @@ LORA_MODULES = {
 projection, the time embedding with its projection into each block, the convolutions of the ResNet blocks, those between
 the levels, and the first and the last one."""
 
+NORMS = "norms"
+"""The group of all group norms, which have no LoRA: their scales and shifts are free themselves."""
+
+GROUPS = (*LORA_MODULES, NORMS)
+
 
 def inject_lora(unet: UNet2DModel, *, rank: int, layers: Sequence[str]) -> UNet2DModel:
     """Put LoRA layers of scale 1 into a U-Net.
@@ -50,22 +56,24 @@ def inject_lora(unet: UNet2DModel, *, rank: int, layers: Sequence[str]) -> UNet2
     Args:
         unet: Changed in place.
         rank: At most that of the layer's inputs is used.
-        layers: Groups of `LORA_MODULES`.
+        layers: Some of `GROUPS`.
 
     Raises:
         UserError: An unknown group, or none.
     """
     for group in layers:
-        if group not in LORA_MODULES:
-            raise unknown_name("group of layers in base.layers", group, LORA_MODULES)
+        if group not in GROUPS:
+            raise unknown_name("group of layers in base.layers", group, GROUPS)
     if not layers:
-        raise UserError(f"base.layers is empty: expected some of {', '.join(LORA_MODULES)}")
+        raise UserError(f"base.layers is empty: expected some of {', '.join(GROUPS)}")
     ends = _ends(layers)
     ranks = {
         name: min(rank, module.weight[0].numel())
         for name, module in unet.named_modules()
         if f".{name}".endswith(ends) and isinstance(module, nn.Linear | nn.Conv2d)
     }
+    if not ranks:  # norms alone
+        return unet
     # The scale is alpha over the rank; it is kept at 1 where the layer has a smaller rank.
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(ranks), rank_pattern=ranks, alpha_pattern=ranks)
     injected: UNet2DModel = inject_adapter_in_model(config, unet)
@@ -73,7 +81,7 @@ def inject_lora(unet: UNet2DModel, *, rank: int, layers: Sequence[str]) -> UNet2
 
 
 def _ends(layers: Sequence[str]) -> tuple[str, ...]:
-    return tuple(f".{end}" for group in layers for end in LORA_MODULES[group])
+    return tuple(f".{end}" for group in layers for end in LORA_MODULES.get(group, ()))
 
 
 class LoRADiffusion(Target):
@@ -83,7 +91,7 @@ class LoRADiffusion(Target):
         unet: The pre-trained model; LoRA layers are injected into it in place.
         scheduler: Its noise schedule and prediction type.
         rank: LoRA rank r; in a layer of fewer inputs, as many as these.
-        layers: Groups of `LORA_MODULES` that have a LoRA.
+        layers: The parts that are adapted, some of `GROUPS`.
         sampling_steps: Steps of DPM-Solver++ when images are drawn.
         seed: Seed of the frozen A (orthonormal rows).
 
@@ -109,10 +117,12 @@ class LoRADiffusion(Target):
         rng = torch.Generator().manual_seed(seed)
         self._layers: dict[str, Any] = {}
         self._factors: list[nn.Linear | nn.Conv2d] = []
+        self._norms: dict[str, nn.GroupNorm] = {}
         self._slices: list[slice] = []
         self._theta: Tensor | None = None
         start = 0
-        for name, module in self.unet.named_modules():
+        modules = dict(self.unet.named_modules())
+        for name, module in modules.items():
             if name.endswith("lora_A.default"):
                 fan_in = module.weight[0].numel()
                 weight = torch.linalg.qr(torch.randn(fan_in, len(module.weight), generator=rng)).Q.T
@@ -128,6 +138,13 @@ class LoRADiffusion(Target):
                 module.register_forward_hook(lambda m, args, out, i=index: self._generated(i, args[0], out))
                 self._factors.append(module)
                 self._slices.append(slice(start, start := start + module.weight.numel()))
+        for name, module in modules.items():
+            if NORMS in layers and isinstance(module, nn.GroupNorm):
+                module.requires_grad_(True)
+                index = len(self._slices)
+                module.register_forward_hook(lambda m, args, out, i=index: self._shifted(m, args[0], out, i))
+                self._norms[name] = module
+                self._slices.append(slice(start, start := start + 2 * module.num_channels))
         self.num_parameters = start
         widths = [*unet.config["block_out_channels"], unet.config["block_out_channels"][-1]]
         self.num_features = math.prod(self.image_shape) + sum(widths)
@@ -137,7 +154,8 @@ class LoRADiffusion(Target):
     @property
     def device(self) -> torch.device:
         """Where the model lives."""
-        return self._factors[0].weight.device
+        device: torch.device = self.unet.device
+        return device
 
     def initial(self) -> Tensor:
         """θ = 0, the base model; shape (P,)."""
@@ -160,16 +178,21 @@ class LoRADiffusion(Target):
                 raise unknown_name("group of layers in options.layers", group, self._groups)
         ends = _ends(layers or self._groups)
         free, shapes = [], []
-        for name, part, (rows, columns) in zip(self._layers, self._slices, self.layer_shapes, strict=True):
-            kept = min(rank or columns, columns) if f".{name}".endswith(ends) else 0
+        names = (*self._layers, *self._norms)
+        for name, part, (rows, columns) in zip(names, self._slices, self.layer_shapes, strict=True):
+            if name in self._norms:
+                kept = columns if NORMS in (layers or self._groups) else 0
+            else:
+                kept = min(rank or columns, columns) if f".{name}".endswith(ends) else 0
             free.append(torch.arange(part.start, part.stop).view(rows, columns)[:, :kept].flatten())
             shapes += [(rows, kept)] if kept else []
         return Restricted(self, torch.cat(free), shapes)
 
     @property
     def layer_shapes(self) -> list[tuple[int, int]]:
-        """(out_features, rank) of each B, in the order in which they lie in θ."""
-        return [(factor.weight.shape[0], factor.weight.shape[1]) for factor in self._factors]
+        """(out_features, rank) of each B, then (channels, 2) of each norm, in the order in which they lie in θ."""
+        factors = [(factor.weight.shape[0], factor.weight.shape[1]) for factor in self._factors]
+        return factors + [(norm.num_channels, 2) for norm in self._norms.values()]
 
     def _generated(self, index: int, a_B_R: Tensor, out: Tensor) -> Tensor:
         """Output of one B when θ is bound, which may differ between the examples of a batch."""
@@ -186,6 +209,19 @@ class LoRADiffusion(Target):
             delta = (flat @ weight.mT).reshape(*a_B_R.shape[:-1], -1)
         return delta
 
+    def _shifted(self, norm: nn.GroupNorm, x: Tensor, out: Tensor, index: int) -> Tensor:
+        """Output of one norm when θ is bound, which may differ between the examples of a batch."""
+        if self._theta is None:
+            return out
+        change = self._theta[..., self._slices[index]].unflatten(-1, (norm.num_channels, 2))
+        change = change.unflatten(-2, (norm.num_channels, *(1,) * (x.dim() - 2)))
+        shape = (-1, *(1,) * (x.dim() - 2))
+        scale = norm.weight.detach().view(shape) + change[..., 0]
+        shift = norm.bias.detach().view(shape) + change[..., 1]
+        normed: Tensor = nn.functional.group_norm(x, norm.num_groups, eps=norm.eps)
+        shifted: Tensor = normed * scale + shift
+        return shifted
+
     def predict(self, theta: Tensor, x: Tensor, t: Tensor | int) -> Tensor:
         """What the adapted U-Net predicts of noisy images at time ``t``; differentiable in θ, (P,) or (b, P), and x."""
         if theta.dim() == 1:
@@ -199,9 +235,13 @@ class LoRADiffusion(Target):
     def _merged(self, theta: Tensor) -> dict[str, Tensor]:
         """The weights W + B A of the layers that θ changes; one θ for all images needs no second path through them."""
         weights = {}
-        for (name, layer), part, shape in zip(self._layers.items(), self._slices, self.layer_shapes, strict=True):
+        changes = [theta[part].view(shape) for part, shape in zip(self._slices, self.layer_shapes, strict=True)]
+        for (name, layer), b in zip(self._layers.items(), changes, strict=False):
             base, a = layer.base_layer.weight, layer.lora_A["default"].weight
-            weights[f"{name}.base_layer.weight"] = base + (theta[part].view(shape) @ a.flatten(1)).view_as(base)
+            weights[f"{name}.base_layer.weight"] = base + (b @ a.flatten(1)).view_as(base)
+        for (name, norm), change in zip(self._norms.items(), changes[len(self._layers) :], strict=True):
+            weights[f"{name}.weight"] = norm.weight.detach() + change[:, 0]
+            weights[f"{name}.bias"] = norm.bias.detach() + change[:, 1]
         return weights
 
     @contextmanager
@@ -255,27 +295,47 @@ class LoRADiffusion(Target):
         """
         if not len(x):
             return x.new_zeros(0, self.num_parameters)
-        with torch.no_grad():
-            for factor, part in zip(self._factors, self._slices, strict=True):
-                factor.weight.copy_(theta[part].view_as(factor.weight))
         # Image-major order, so that the K draws of an image lie together.
         drawn = corrupt(self.scheduler, x.repeat_interleave(multiplicity, 0), rng, stratified=False)
         self._grad_sample.train()
         self._grad_sample.enable_hooks()
         # As many at once as there are images: K draws take K times as long, and no more memory than one.
         parts = zip(*(whole.split(len(x)) for whole in drawn), strict=True)
-        rows = torch.cat([self._hooked_gradients(*part) for part in parts])
+        with self._held(theta):
+            rows = torch.cat([self._hooked_gradients(*part) for part in parts])
         self._grad_sample.disable_hooks()
         self._grad_sample.eval()
-        for factor in self._factors:
-            nn.init.zeros_(factor.weight)
         return rows.view(len(x), multiplicity, -1).mean(1)
 
+    @contextmanager
+    def _held(self, theta: Tensor) -> Iterator[None]:
+        """Put θ into the modules themselves, where opacus' hooks look for it."""
+        matrices = [theta[part].view(shape) for part, shape in zip(self._slices, self.layer_shapes, strict=True)]
+        norms = [parameter for norm in self._norms.values() for parameter in (norm.weight, norm.bias)]
+        base = [parameter.detach().clone() for parameter in norms]
+        changes = [column for matrix in matrices[len(self._factors) :] for column in matrix.unbind(1)]
+        with torch.no_grad():
+            for factor, matrix in zip(self._factors, matrices, strict=False):
+                factor.weight.copy_(matrix.view_as(factor.weight))
+            for parameter, change in zip(norms, changes, strict=True):
+                parameter.add_(change)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for factor in self._factors:
+                    factor.weight.zero_()
+                for parameter, value in zip(norms, base, strict=True):
+                    parameter.copy_(value)
+
     def _hooked_gradients(self, noisy: Tensor, t_B: Tensor, wanted: Tensor) -> Tensor:
-        """(b, P) gradients at the weights that the factors hold, by opacus' hooks."""
+        """(b, P) gradients at the weights that the modules hold, by opacus' hooks."""
         predicted = self._grad_sample(noisy, t_B, return_dict=False)[0]
         (predicted - wanted).square().flatten(1).mean(1).sum().backward()
-        rows = torch.cat([cast(Any, factor.weight).grad_sample.flatten(1) for factor in self._factors], 1)
+        parts = [_rows(factor.weight).flatten(1) for factor in self._factors]
+        norms = self._norms.values()
+        parts += [torch.stack([_rows(norm.weight), _rows(norm.bias)], 2).flatten(1) for norm in norms]
+        rows = torch.cat(parts, 1)
         self._grad_sample.zero_grad(set_to_none=True)
         return rows
 
@@ -409,6 +469,12 @@ class LoRADiffusion(Target):
             for handle in handles:
                 handle.remove()
         return torch.cat(rows)
+
+
+def _rows(parameter: Tensor) -> Tensor:
+    """(b, …) the gradients of single examples that opacus left on a parameter."""
+    rows: Tensor = cast(Any, parameter).grad_sample
+    return rows
 
 
 class _SeenEnoughError(Exception):

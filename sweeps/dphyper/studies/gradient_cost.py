@@ -18,10 +18,10 @@ from dphyper.core.specs import BaseSpec
 from dphyper.studies.command import run_command
 from dphyper.studies.process import peak_mib, run_alone
 from dphyper.targets.diffusion import corrupt, new_scheduler, new_unet
-from dphyper.targets.lora import LORA_MODULES, LoRADiffusion, inject_lora
+from dphyper.targets.lora import GROUPS, NORMS, LoRADiffusion, inject_lora
 
 RANK = BaseSpec.rank
-LAYERS = (("attention", "time"), ("attention", "time", "convolutions"), tuple(LORA_MODULES))
+LAYERS = (("norms",), ("attention", "time"), ("attention", "time", "convolutions"), GROUPS)
 WARM_UP = 3  # steps that are not timed
 CASES = {"model alone": -1, "plain step": 0, "K = 1": 1, "K = 8": 8}
 """Draws of time and noise for each image; 0 is the plain step, and -1 no step at all."""
@@ -67,8 +67,12 @@ def make_plain_step(layers: Sequence[str]) -> Step:
     """
     scheduler = new_scheduler()
     model = inject_lora(make_unet().requires_grad_(False), rank=RANK, layers=layers)
+    for module in model.modules():
+        if isinstance(module, torch.nn.GroupNorm):
+            module.requires_grad_(NORMS in layers)
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_("lora_B" in name)
+        if ".lora_" in name:
+            parameter.requires_grad_("lora_B" in name)
     rng = torch.Generator().manual_seed(0)
 
     def step(x: Tensor) -> None:
