@@ -119,7 +119,7 @@ class LoRADiffusion(Target):
         self._factors: list[nn.Linear | nn.Conv2d] = []
         self._norms: dict[str, nn.GroupNorm] = {}
         self._slices: list[slice] = []
-        self._theta: Tensor | None = None
+        self._parts: tuple[Tensor, ...] = ()
         start = 0
         modules = dict(self.unet.named_modules())
         for name, module in modules.items():
@@ -196,9 +196,9 @@ class LoRADiffusion(Target):
 
     def _generated(self, index: int, a_B_R: Tensor, out: Tensor) -> Tensor:
         """Output of one B when θ is bound, which may differ between the examples of a batch."""
-        if self._theta is None:
+        if not self._parts:
             return out
-        weight = self._theta[..., self._slices[index]].unflatten(-1, self.layer_shapes[index])
+        weight = self._parts[index].unflatten(-1, self.layer_shapes[index])
         if isinstance(self._factors[index], nn.Conv2d):  # B of a convolution is 1×1: channels times weight
             flat: Tensor = weight @ a_B_R.flatten(2)
             return flat.view(*flat.shape[:2], *a_B_R.shape[2:])
@@ -211,9 +211,9 @@ class LoRADiffusion(Target):
 
     def _shifted(self, norm: nn.GroupNorm, x: Tensor, out: Tensor, index: int) -> Tensor:
         """Output of one norm when θ is bound, which may differ between the examples of a batch."""
-        if self._theta is None:
+        if not self._parts:
             return out
-        change = self._theta[..., self._slices[index]].unflatten(-1, (norm.num_channels, 2))
+        change = self._parts[index].unflatten(-1, (norm.num_channels, 2))
         change = change.unflatten(-2, (norm.num_channels, *(1,) * (x.dim() - 2)))
         shape = (-1, *(1,) * (x.dim() - 2))
         scale = norm.weight.detach().view(shape) + change[..., 0]
@@ -257,11 +257,12 @@ class LoRADiffusion(Target):
 
     @contextmanager
     def _bound(self, theta: Tensor) -> Iterator[None]:
-        self._theta = theta
+        # Cut at once: the gradient of a slice is as long as all of θ, and there would be one for each layer.
+        self._parts = theta.split([part.stop - part.start for part in self._slices], -1)
         try:
             yield
         finally:
-            self._theta = None
+            self._parts = ()
 
     def per_example_loss(
         self, theta: Tensor, x: Tensor, rng: torch.Generator | None, *, stratified: bool = False
