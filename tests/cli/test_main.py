@@ -1,5 +1,6 @@
 """The command line as a whole: help comes at once, and a mistake gets one line."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -7,7 +8,7 @@ from importlib.metadata import version
 
 import pytest
 
-from dphyper.cli.main import COMMANDS
+from dphyper.cli.main import COMMANDS, main
 
 Refusal = Callable[..., str]
 HEAVY = {"torch", "lightning", "diffusers", "pandas", "scipy", "wandb", "optuna", "matplotlib"}
@@ -78,3 +79,14 @@ def test_whoever_stops_reading_gets_no_traceback() -> None:
         done = subprocess.run(f"{listing} | {reader}", shell=True, capture_output=True, text=True, check=True)
         assert done.stderr == ""
         assert done.stdout.count("\n") >= lines
+
+
+def test_threads_that_wait_sleep_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
