@@ -69,15 +69,19 @@ class Runner:
             lambda protocol: Evaluator(protocol, weights=performance.weights, device=self.public.device)
         )
 
-    def check(self, cells: Iterable[Cell]) -> None:
+    def check(self, cells: Iterable[Cell], judges: Iterable[Cell] = ()) -> None:
         """Find the user's mistakes before anything is computed.
+
+        Args:
+            cells: To be run.
+            judges: Cells by whose rows something is chosen.
 
         Raises:
             UserError: Unknown task, n too large for it, a missing weight file, a base model that does not fit, an
                 embedding dimension above the number of features, a store with rows of another protocol.
         """
         cells = list(cells)
-        self.check_data(cells)
+        self.check_data(cells, judges)
         protocols = {self.evaluator(cell.protocol).protocol_hash for cell in cells}
         for cell in distinct_public_work(cells):
             try:
@@ -93,18 +97,30 @@ class Runner:
                 "rows of different protocols cannot be compared, name another store"
             )
 
-    def check_data(self, cells: Iterable[Cell]) -> None:
+    def check_data(self, cells: Iterable[Cell], judges: Iterable[Cell] = ()) -> None:
         """Find mistakes about tasks and base models, and print what each collection has left out; writes nothing.
 
+        Args:
+            cells: To be run.
+            judges: Cells by whose rows something is chosen.
+
         Raises:
-            UserError: A task that is unknown or public, n too large for it, data that cannot be read, or a base model
-                that does not fit them.
+            UserError: A task that is unknown or public, n too large for it, data that cannot be read, a base model
+                that does not fit them, or a private task that would choose.
         """
         cells = list(cells)
         for data in dict.fromkeys(cell.data for cell in cells):
             for line in self.public.collection(data).account:
                 print(f"data: {line}", flush=True)
             self.public.collection(data).require(cell.task for cell in cells if cell.data == data)
+        for data, task in dict.fromkeys((cell.data, cell.task) for cell in judges):
+            collection = self.public.collection(data)
+            if collection.held_out(task).split != "tuning":
+                raise UserError(
+                    f"task '{task}' of '{collection.name}' is private, and a search would choose by it: choosing on "
+                    "private records has a price, which dp_sgd_tuned pays; expected tuning tasks, some of "
+                    + ", ".join(other.id for other in collection.select("tuning"))
+                )
         for data, task, n in dict.fromkeys((cell.data, cell.task, cell.n) for cell in cells):
             self.public.collection(data).draw(task, n, seed=0)
         for cell in {(cell.data, cell.base): cell for cell in cells}.values():

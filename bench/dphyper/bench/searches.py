@@ -56,6 +56,11 @@ class RecordedSearch:
             raise UserError(f"search '{path}' has no method with two settings: expected a search among several")
         return cls(settings=several)
 
+    @classmethod
+    def of(cls, method: str, options: Mapping[str, Any], name: str) -> "RecordedSearch":
+        """The search of a name, as far as one of its settings goes."""
+        return cls(settings={method: ((options, name),)})
+
 
 def selection_of(
     kind: type[Method], name: str, options: Mapping[str, Any], searches: Iterable[RecordedSearch], *, split: str

@@ -36,7 +36,7 @@ def execute(config: Namespace) -> int:
 
     sweep = build(Sweep, config)
     check_storage(sweep.storage, alone=config.action in ("plan", "run") and sweep.performance.workers == 1)
-    cells = sweep.cells()
+    cells = sweep.known_cells()[0] if sweep.search else sweep.cells()
     if config.action == "run":
         from dphyper.sweeps.work import run_sweep
 
@@ -63,15 +63,26 @@ def _plan(sweep: Sweep, cells: list[Cell], *, single: bool) -> None:
     from dphyper.bench.store import Store
     from dphyper.bench.tracking import Tracking
     from dphyper.sweeps.work import states
+    from dphyper.sweeps.worker import agenda_of
 
     store = Store(sweep.store_path)
     store.require_current()
     for path in sweep.searches:
         RecordedSearch.read(path)
-    Runner(store, sweep.performance, Tracking("off", Path(), sweep.name), sweep.name).check_data(cells)
+    runner, agenda = Runner(store, sweep.performance, Tracking("off", Path(), sweep.name), sweep.name), agenda_of(sweep)
+    if agenda:
+        runner.check_data(agenda.examples(), agenda.judges())
+        agenda.look(propose=False)
+        cells = [*agenda.cells.values()]
+        for line in agenda.lines():
+            print(line)
+    else:
+        runner.check_data(cells)
     frame = states(cells, store)
     if single:
         print(frame.to_string(index=False))
     else:
         print("\n".join(summary(cells, dict(zip(frame["cell"], frame["state"], strict=True)))))
+    if agenda and agenda.waiting:
+        print(f"{agenda.waiting} more cells wait for the choice of a search")
     print(f"{len(cells)} cells: " + ", ".join(f"{n} {s}" for s, n in frame["state"].value_counts().items()))

@@ -11,7 +11,7 @@ import secrets
 import stat
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,17 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write JSON, whole or not at all."""
     with whole_file(path) as temporary:
         temporary.write_text(json_text(value))
+
+
+def write_json_once(path: Path, value: Mapping[str, Any]) -> None:
+    """Write JSON unless the file is there: of several that write at once, one does."""
+    temporary = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
+    try:
+        temporary.write_text(json_text(value))
+        with suppress(FileExistsError):
+            os.link(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def json_text(value: Mapping[str, Any]) -> str:

@@ -9,9 +9,10 @@ import dataclasses
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any, get_type_hints
 
 from jsonargparse import ArgumentParser
@@ -21,6 +22,7 @@ from dphyper.core.errors import UserError, unknown_name
 from dphyper.core.names import Value, typed_name
 from dphyper.core.parsing import build, parse
 from dphyper.core.specs import MOST_NAME, Cell, Performance, WandbMode
+from dphyper.sweeps.search import DIMENSION, FROM, Choice, Search, nearest_choice, read_choices
 
 _SHOWN_VALUES = 12  # of an axis in a summary
 # Fields whose values need no parser where they have their type already: it takes 10 ms for each.
@@ -45,12 +47,15 @@ class Sweep:
         searches: Recorded searches that the options come from: each a store's folder or its ``rows.parquet``, with rows
             on tuning tasks alone and several settings of a method. Options that are neither the defaults nor in one of
             them are labelled unknown.
-        options: Hyper-parameters by method; an axis such as ``options.steps`` of the grid wins over them.
+        search: Searches of hyper-parameters on tuning tasks, by name, which run before what needs them.
+        options: Hyper-parameters by method; an axis such as ``options.steps`` of the grid wins over them. ``from``
+            among them is the name of a search, or the folder of a store with finished ones: its choice for the method
+            at the nearest ε is taken, and the other options here stand beside it.
         grid: One or several cross products; each maps keys of a cell (dotted where nested) to lists of values.
     """
 
     name: str
-    grid: list[dict[str, list[Value]]]
+    grid: list[dict[str, list[Value]]] = field(default_factory=list)
     store: str = ""
     wandb: WandbMode = "offline"
     storage: str = "journal"
@@ -58,6 +63,7 @@ class Sweep:
     slurm: dict[str, Any] = field(default_factory=dict)
     cell: dict[str, Value] = field(default_factory=dict)
     searches: list[str] = field(default_factory=list)
+    search: dict[str, Search] = field(default_factory=dict)
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -66,8 +72,11 @@ class Sweep:
                 f"name = '{self.name[:MOST_NAME]}': expected a name without a slash, such as 'demo', of at most "
                 f"{MOST_NAME} letters, digits and . + - _"
             )
-        if not self.grid:
+        if not self.grid and not self.search:
             raise UserError("grid is empty: expected at least one mapping of axes to lists of values")
+        for name in self.search:
+            if not re.fullmatch(r"\w[\w.+-]*", name):
+                raise UserError(f"search '{name}': expected a name of letters, digits and . + - _")
         for axes in self.grid:
             for key, values in axes.items():
                 if not isinstance(key, str):
@@ -81,24 +90,90 @@ class Sweep:
         return self.store or f"runs/{self.name}"
 
     def cells(self) -> list[Cell]:
-        """All cells in the order of the file, each once.
+        """All cells of the grid in the order of the file, each once.
 
         Raises:
-            UserError: A value that no cell may have, or options for a method that the grid does not name.
+            UserError: A value that no cell may have, options for a method that neither grid nor search names, or
+                options from a search that is not through.
+        """
+        cells, waiting = self.known_cells()
+        if waiting:
+            raise UserError(
+                f"sweep '{self.name}': {waiting} cells take their options from a search that is not through: run the "
+                "sweep first"
+            )
+        return cells
+
+    def known_cells(self, *, by_default: bool = False) -> tuple[list[Cell], int]:
+        """The cells of the grid whose options are known, in the order of the file, and how many are not.
+
+        Args:
+            by_default: Take defaults where the choice of a search is not known.
+
+        Raises:
+            UserError: As for `cells`.
         """
         found: dict[str, Cell] = {}
-        methods = set()
+        waiting = 0
+        methods = {method for search in self.search.values() for method in search.methods}
         for axes in self.grid:
-            for cell in map(canonical, self._product(axes)):
+            for cell, known in self._product(axes, self._chosen()):
                 methods.add(cell.method)
-                found.setdefault(cell.id, cell)
+                if known or by_default:
+                    whole = canonical(cell)
+                    found.setdefault(whole.id, whole)
+                else:
+                    waiting += 1
         for name in self.options:
             if name not in methods:
                 raise unknown_name("method in options", name, methods)
-        return list(found.values())
+        return list(found.values()), waiting
 
-    def _product(self, axes: Mapping[str, Sequence[Any]]) -> Iterator[Cell]:
-        """The cells of one cross product. Each value is parsed once, not once for each cell that has it."""
+    def choices(self) -> list[Choice]:
+        """What the searches have chosen that the options of this sweep come from, as far as they are through."""
+        sources = {str(options[FROM]) for options in self.options.values() if FROM in options}
+        return [choice for source in sorted(sources) for choice in self._choices_of(source)]
+
+    def _choices_of(self, source: str) -> list[Choice]:
+        if source in self.search:
+            return read_choices(Path(self.store_path), source)
+        found = read_choices(Path(source))
+        if not found:
+            raise UserError(
+                f"options from '{source}': expected a search of this sweep ({', '.join(self.search) or 'it has none'}) "
+                "or the folder of a store with a finished one"
+            )
+        return found
+
+    def _chosen(self) -> Callable[[str, float], tuple[Mapping[str, Any], bool]]:
+        """What was chosen for a method at an ε: its settings, and whether they are known already."""
+        choices = {
+            method: self._choices_of(str(options[FROM])) for method, options in self.options.items() if FROM in options
+        }
+
+        def settings(method: str, epsilon: float) -> tuple[Mapping[str, Any], bool]:
+            if method not in choices:
+                return {}, True
+            choice = nearest_choice(choices[method], method, epsilon)
+            return (choice.settings, True) if choice else ({}, False)
+
+        return settings
+
+    def templates(self, search: Search) -> Iterator[Cell]:
+        """A cell for each method and ε of a search, with the options of `options`; its task is any."""
+        shared = _parsed(self.cell)
+        for method in search.methods:
+            options = {key: value for key, value in self.options.get(method, {}).items() if key != FROM}
+            for epsilon in search.epsilon or [shared.epsilon]:
+                yield canonical(Cell(**{**vars(shared), "method": method, "epsilon": epsilon, "options": options}))
+
+    def _product(
+        self, axes: Mapping[str, Sequence[Any]], chosen: Callable[[str, float], tuple[Mapping[str, Any], bool]]
+    ) -> Iterator[tuple[Cell, bool]]:
+        """The cells of one cross product, and whether their options are known.
+
+        Each value is parsed once, not once for each cell that has it.
+        """
         shared = dict(vars(_parsed(self.cell)))
         typed = [[_axis_value(key, value) for value in values] for key, values in axes.items()]
         for values in itertools.product(*typed):
@@ -109,10 +184,16 @@ class Sweep:
                     nested.setdefault(top, {})[inner] = value
                 else:
                     fields[top] = value
-            options = {**self.options.get(fields["method"], {}), **fields["options"], **nested.pop("options", {})}
+            settings, known = chosen(fields["method"], fields["epsilon"])
+            settings = dict(settings)
+            dimension = settings.pop(DIMENSION, None)
+            if dimension is not None and DIMENSION not in axes:
+                fields[DIMENSION] = dimension
+            given = {key: value for key, value in self.options.get(fields["method"], {}).items() if key != FROM}
+            options = {**settings, **given, **fields["options"], **nested.pop("options", {})}
             for top, changes in nested.items():
                 fields[top] = dataclasses.replace(fields[top], **changes)
-            yield Cell(**{**fields, "options": options})
+            yield Cell(**{**fields, "options": options}), known
 
 
 def read_sweep(path: str) -> tuple[Sweep, list[Cell]]:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich.console import Console
@@ -29,7 +29,10 @@ from dphyper.sweeps.plan import Sweep
 from dphyper.sweeps.queue import new_token, worker_name
 from dphyper.sweeps.status import record_plan
 from dphyper.sweeps.storage import LOST_LEASE
-from dphyper.sweeps.worker import Queues, threads_of_a_worker, work
+from dphyper.sweeps.worker import Queues, agenda_of, threads_of_a_worker, work
+
+if TYPE_CHECKING:
+    from dphyper.sweeps.trials import Agenda
 
 _LOOK = 0.5  # seconds between two looks at what has ended
 _MAX_BARREN = 3  # workers in a row that die with nothing in hand: another would, too
@@ -58,27 +61,39 @@ def run_sweep(sweep: Sweep, cells: Sequence[Cell], *, retry_failed: bool = False
     store = Store(sweep.store_path)
     store.require_current()
     console = Console(highlight=False)
-    states = {cell.id: store.status(cell.id) for cell in cells}
-    missing = [cell for cell in cells if states[cell.id] not in ({"done"} if retry_failed else {"done", "failed"})]
-    done = sum(state == "done" for state in states.values())
-    console.print(f"sweep {sweep.name}: {len(cells)} cells, {done} done, into {store.root}")
-    if missing:
+    agenda = agenda_of(sweep)
+    final = {"done"} if retry_failed else {"done", "failed"}
+    missing = [cell for cell in cells if store.status(cell.id) not in final]
+    done = sum(store.status(cell.id) == "done" for cell in cells)
+    console.print(f"sweep {sweep.name}: {len(cells)} cells{' so far' * bool(agenda)}, {done} done, into {store.root}")
+    if missing or agenda:
         runner = worker.make_runner(sweep, store, sweep.performance)
-        runner.check(missing)
+        worker.check(runner, missing, agenda)
+        if agenda:
+            missing = [cell for cell in agenda.look() if store.status(cell.id) not in final]
+            cells = [*agenda.cells.values()]
         record_plan(sweep, cells)
         queues = Queues(sweep, worker_name(os.getpid(), new_token()))
-        count = min(sweep.performance.workers, len(missing))
+        count = sweep.performance.workers if agenda else min(sweep.performance.workers, len(missing))
         with _Crew(sweep, missing, queues, retry_failed=retry_failed, console=console) as crew:
             crew.start(count)
-            _follow(crew, queues, store, missing, console)
+            _follow(sweep, crew, queues, store, missing, console, agenda)
         runner.tracking.table(store)
         store.export()
+    if agenda:
+        agenda.look()
+        cells = [*agenda.cells.values()]
+        for line in agenda.lines():
+            console.print(line, markup=False, soft_wrap=True)
     states = {cell.id: store.status(cell.id) for cell in cells}
     done, failed = (sum(state == name for state in states.values()) for name in ("done", "failed"))
     console.print(f"sweep {sweep.name}: {done} of {len(cells)} cells done" + f", {failed} failed" * bool(failed))
     if failed:
         console.print("failed cells are kept; with --retry-failed they are run again", soft_wrap=True)
-    return len(cells) - done
+    waiting = agenda.waiting if agenda else 0
+    if waiting:
+        console.print(f"{waiting} cells wait for the choice of a search that came to none", soft_wrap=True)
+    return len(cells) - done + waiting
 
 
 class _Crew:
@@ -110,6 +125,10 @@ class _Crew:
                 process = self._context.Process(target=_local_worker, args=(*self._arguments, token))
                 process.start()
                 self._workers.append((process, worker_name(process.pid or 0, token)))
+
+    def know(self, cells: Sequence[Cell]) -> None:
+        """Take note of more cells, so that deaths with one in hand are told in words."""
+        self._cells |= {cell.id: cell for cell in cells}
 
     def look(self) -> bool:
         """Wait a little, replace who died; False when all have ended in order."""
@@ -216,9 +235,18 @@ def _environment(name: str, value: str) -> Iterator[None]:
             os.environ[name] = before
 
 
-def _follow(crew: _Crew, queues: Queues, store: Store, cells: Sequence[Cell], console: Console) -> None:
+def _follow(
+    sweep: Sweep,
+    crew: _Crew,
+    queues: Queues,
+    store: Store,
+    cells: Sequence[Cell],
+    console: Console,
+    agenda: "Agenda | None",
+) -> None:
     """Tell each cell when it has ended, whoever ran it, until all local workers are through."""
     left = {cell.id: cell for cell in cells}
+    total = len(left)
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -234,12 +262,20 @@ def _follow(crew: _Crew, queues: Queues, store: Store, cells: Sequence[Cell], co
         while working:
             working = crew.look()
             queues.sync()
+            if agenda and agenda.open:
+                new = agenda.look()
+                left |= {cell.id: cell for cell in new}
+                total += len(new)
+                bar.update(progress, total=total)
+                if new:
+                    crew.know(new)
+                    record_plan(sweep, [*agenda.cells.values()])
             for cell_id in [*queues.cells.done, *queues.cells.errors]:
                 # The row of another host may take a moment to be seen here.
                 if cell_id not in left or store.status(cell_id) == "to do":
                     continue
                 cell = left.pop(cell_id)
-                line = f"[{len(cells) - len(left)}/{len(cells)}] {describe(cell, store.row(cell_id))}"
+                line = f"[{total - len(left)}/{total}] {describe(cell, store.row(cell_id))}"
                 console.print(line, markup=False, soft_wrap=True)
                 bar.advance(progress)
 

@@ -25,6 +25,8 @@ from dphyper.sweeps.storage import Storage, open_storage
 if TYPE_CHECKING:
     from dphyper.bench.public_work import PublicPart
     from dphyper.bench.runner import Runner
+    from dphyper.bench.searches import RecordedSearch
+    from dphyper.sweeps.trials import Agenda
 
 _POLL = 0.5  # seconds between two looks at what others do, of a worker without work
 
@@ -36,11 +38,43 @@ def make_runner(sweep: Sweep, store: Store, performance: Performance) -> "Runner
         UserError: A recorded search that cannot be read.
     """
     from dphyper.bench.runner import Runner
-    from dphyper.bench.searches import RecordedSearch
     from dphyper.bench.tracking import Tracking
 
-    searches = [RecordedSearch.read(path) for path in sweep.searches]
-    return Runner(store, performance, Tracking(sweep.wandb, store.root, sweep.name), sweep.name, searches)
+    tracking = Tracking(sweep.wandb, store.root, sweep.name)
+    return Runner(store, performance, tracking, sweep.name, recorded_searches(sweep))
+
+
+def recorded_searches(sweep: Sweep) -> "list[RecordedSearch]":
+    """The searches that options of a sweep may come from, as far as they are through.
+
+    Raises:
+        UserError: One that cannot be read.
+    """
+    from dphyper.bench.searches import RecordedSearch
+
+    recorded = [RecordedSearch.read(path) for path in sweep.searches]
+    return recorded + [RecordedSearch.of(c.method, c.options, c.search) for c in sweep.choices()]
+
+
+def check(runner: "Runner", cells: Sequence[Cell], agenda: "Agenda | None") -> None:
+    """Find the user's mistakes before anything is computed.
+
+    Raises:
+        UserError: There is one.
+    """
+    if agenda is None:
+        runner.check(cells)
+    else:
+        runner.check(agenda.examples(), agenda.judges())
+
+
+def agenda_of(sweep: Sweep) -> "Agenda | None":
+    """What a sweep with searches has to do; None for one whose cells are all known."""
+    if not sweep.search:
+        return None
+    from dphyper.sweeps.trials import Agenda
+
+    return Agenda(sweep)
 
 
 class Queues:
@@ -122,11 +156,11 @@ def work(
     performance = dataclasses.replace(sweep.performance, threads=threads_of_a_worker(sweep.performance))
     runner = make_runner(sweep, store, performance)
     if not checked:
-        runner.check(cells)
+        check(runner, cells, agenda_of(sweep))
     name = worker_name(os.getpid(), token or new_token())
     queues = Queues(sweep, name, since)
     with queues.storage.at_work(name):
-        worker = _Worker(runner, store, queues, cells, sweep.performance, retry_failed=retry_failed)
+        worker = _Worker(runner, store, queues, cells, sweep, retry_failed=retry_failed)
         try:
             while wanted() and worker.step():
                 pass
@@ -149,13 +183,14 @@ class _Worker:
         store: Store,
         queues: Queues,
         cells: Sequence[Cell],
-        performance: Performance,
+        sweep: Sweep,
         *,
         retry_failed: bool,
     ) -> None:
         self._runner, self._store, self._queues = runner, store, queues
         # Mostly the others wait for it, as for the base model.
-        self._threads_for_public_work = performance.threads or cores()
+        self._threads_for_public_work = sweep.performance.threads or cores()
+        self._sweep, self._agenda, self._known = sweep, agenda_of(sweep), -1
         self._final = {"done"} if retry_failed else {"done", "failed"}
         self._left = {cell.id: cell for cell in cells if store.status(cell.id) not in self._final}
         self._parts: dict[str, list[PublicPart]] = {}  # by configuration
@@ -168,6 +203,7 @@ class _Worker:
         if time.monotonic() - self._looked > queues.storage.patience:
             queues.bury()
             self._looked = time.monotonic()
+        self._learn()
         self._choose()  # what has to be built to choose is built while nobody waits for this worker's turn
         with queues.storage.turn():
             queues.sync()
@@ -175,12 +211,24 @@ class _Worker:
                 self._left.pop(cell_id, None)
             do = self._claim(self._choose())
         do()
-        return bool(self._left)
+        return bool(self._left) or self._learn()
+
+    def _learn(self) -> bool:
+        """Take up the cells that searches have come to ask for; whether they will ask for more."""
+        if self._agenda is None:
+            return False
+        ended = len(self._queues.cells.done) + len(self._queues.cells.errors)
+        if ended != self._known or not self._left:
+            self._known = ended
+            new = self._agenda.look()
+            self._runner.searches = recorded_searches(self._sweep)
+            self._left |= {cell.id: cell for cell in new if self._store.status(cell.id) not in self._final}
+        return self._agenda.open
 
     def _claim(self, chosen: "Cell | PublicPart | None") -> Callable[[], None]:
         """Claim what was chosen; what to do then."""
         if chosen is None:
-            return lambda: time.sleep(_POLL if self._left else 0)
+            return lambda: time.sleep(_POLL if self._left or self._agenda else 0)
         if isinstance(chosen, Cell):
             about = {"method": chosen.method, "task": chosen.task}
             claim = self._queues.cells.claim(chosen.id, about, chosen)
