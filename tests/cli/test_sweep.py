@@ -58,6 +58,13 @@ Refusal = Callable[..., str]
             {"cell": {"embedding_dim": 0}, "grid": [{"method": ["hypernetwork"]}]},
             "embedding_dim = 0 for method 'hypernetwork', which has an embedding",
         ),
+        ({"search": {"s": {"tasks": ["8"], "methods": {"dp_sgd": {"rank": [0, 1]}}}}}, "a search would choose by it"),
+        ({"search": {"s": {"tasks": ["5"], "methods": {"dp_sgd": {"rnak": [1, 2]}}}}}, "did you mean 'rank'"),
+        (
+            {"search": {"s": {"tasks": ["5"], "methods": {"dp_sgd": {"steps": ["x", "y"]}}}}},
+            "steps = 'x': expected int",
+        ),
+        ({"search": {"s": {"tasks": ["5"], "methods": {"dp_sgb": {"steps": [3, 4]}}}}}, "did you mean 'dp_sgd'"),
     ],
 )
 def test_mistakes_in_a_sweep_file(change: dict[str, Any], said: str, tmp_path: Path, refusal: Refusal) -> None:

@@ -44,7 +44,7 @@ def tiny_target(channels: int = 1) -> LoRADiffusion:
     """An untrained model of 8×8 pixels."""
     torch.manual_seed(0)
     unet = new_unet(image_size=8, channels=channels, block_out_channels=(16, 32), layers_per_block=1)
-    return LoRADiffusion(unet, new_scheduler(), rank=2, layers=("attention", "time"), sampling_steps=2, seed=0)
+    return LoRADiffusion(unet, new_scheduler(), rank=2, layers=("attention", "time", "norms"), sampling_steps=2, seed=0)
 
 
 def tiny_records(count: int = NUM_RECORDS, channels: int = 1, seed: int = 0) -> Tensor:

@@ -78,11 +78,11 @@ def _plan(sweep: Sweep, cells: list[Cell], *, single: bool) -> None:
             print(line)
     else:
         runner.check_data(cells)
-    frame = states(cells, store)
-    if single:
-        print(frame.to_string(index=False))
-    else:
-        print("\n".join(summary(cells, dict(zip(frame["cell"], frame["state"], strict=True)))))
-    if agenda and agenda.waiting:
-        print(f"{agenda.waiting} more cells wait for the choice of a search")
-    print(f"{len(cells)} cells: " + ", ".join(f"{n} {s}" for s, n in frame["state"].value_counts().items()))
+    if cells:
+        frame = states(cells, store)
+        known = dict(zip(frame["cell"], frame["state"], strict=True))
+        print(frame.to_string(index=False) if single else "\n".join(summary(cells, known)))
+        print(f"{len(cells)} cells: " + ", ".join(f"{n} {s}" for s, n in frame["state"].value_counts().items()))
+    if agenda and agenda.open:
+        waiting = f", {agenda.waiting} of the grid until it has chosen" * bool(agenda.waiting)
+        print(f"more cells become known as the search goes on{waiting}")

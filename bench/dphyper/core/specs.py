@@ -188,7 +188,7 @@ class BaseSpec:
     learning_rate: float = 2e-3
     flips: bool = False
     rank: int = 16
-    layers: tuple[str, ...] = ("attention", "time", "convolutions")
+    layers: tuple[str, ...] = ("attention", "time", "convolutions", "norms")
     sampling_steps: int = 20
     seed: int = 0
 

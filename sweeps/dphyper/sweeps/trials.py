@@ -34,6 +34,7 @@ from dphyper.sweeps.plan import Sweep
 from dphyper.sweeps.search import DIMENSION, FOLDER, Choice, Search
 
 _WARM_UP_TASKS = 2  # that a trial is judged on before it may be given up: one may be odd
+_LEAST = 1e-6  # distance that has a logarithm; rounding may make one of 0
 _ASKED = 20  # times for a setting that was not tried before; a small space has no more
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -228,7 +229,7 @@ class Trials:
             if "failed" in states:
                 state = TrialState.FAIL
                 break
-            values += [math.log(row["metrics"]["frechet"]) for row in rows]
+            values += [math.log(max(row["metrics"]["frechet"], _LEAST)) for row in rows]
             scores.append(sum(values) / len(values))
             if step + 1 < len(per_task) and self._behind(scores, earlier):
                 state = TrialState.PRUNED

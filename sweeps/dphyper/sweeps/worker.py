@@ -203,7 +203,6 @@ class _Worker:
         if time.monotonic() - self._looked > queues.storage.patience:
             queues.bury()
             self._looked = time.monotonic()
-        self._learn()
         self._choose()  # what has to be built to choose is built while nobody waits for this worker's turn
         with queues.storage.turn():
             queues.sync()
@@ -211,7 +210,8 @@ class _Worker:
                 self._left.pop(cell_id, None)
             do = self._claim(self._choose())
         do()
-        return bool(self._left) or self._learn()
+        more = self._learn()
+        return bool(self._left) or more
 
     def _learn(self) -> bool:
         """Take up the cells that searches have come to ask for; whether they will ask for more."""
