@@ -294,6 +294,10 @@ def test_a_method_or_option_that_is_not_known_here_is_one_finding(
         ({"commit": "c0ffee-dirty"}, "made from the changed commit c0ffee-dirty"),
         ({"commit": ""}, "made from no known commit"),
         ({"split": "public"}, "marked private, but its task is public"),
+        (
+            {"metrics": {"frechet": 45.0, "nearest_private": 1.0}},
+            "its metric nearest_private was taken from the private records themselves",
+        ),
     ],
 )
 def test_private_rows_that_support_no_claim_are_found(store: Store, changes: dict[str, Any], finding: str) -> None:

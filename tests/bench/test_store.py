@@ -128,6 +128,12 @@ def edit_number(folder: Path) -> None:
     (folder / "row.json").write_text(text.replace("300.125", "200.125"))
 
 
+def take_hash_away(folder: Path) -> None:
+    row = json.loads((folder / "row.json").read_text())
+    del row["digest"]
+    (folder / "row.json").write_text(json.dumps(row))
+
+
 def cut_ledger(folder: Path) -> None:
     (folder / "ledger.json").write_bytes((folder / "ledger.json").read_bytes()[:5])
 
@@ -140,6 +146,7 @@ def cut_ledger(folder: Path) -> None:
         (lambda folder: (folder / "row.json").write_bytes(b"\x89PNG"), r"row\.json' is damaged \(UnicodeDecodeError"),
         (lambda folder: (folder / "row.json").write_text("[]"), "holds no mapping"),
         (lambda folder: (folder / "row.json").write_text("{}"), "its row has no"),
+        (take_hash_away, "its row has no digest"),
         (edit_number, "its row is not what was written: run its sweep again"),
         (lambda folder: (folder / "cell.json").write_text("{"), "its spec cannot be read"),
         (lambda folder: (folder / "cell.json").unlink(), "its spec is that of another cell, or was edited"),

@@ -25,6 +25,7 @@ from dphyper.core.errors import PrivacyError, UserError
 from dphyper.core.files import DamagedFileError, read_json
 from dphyper.core.labels import doubt
 from dphyper.core.specs import Cell
+from dphyper.metrics.metric import METRICS
 from dphyper.privacy.accounting import epsilon_of
 from dphyper.privacy.budget import Budget, Relation
 from dphyper.privacy.json_form import event_from_json, event_json, mechanism_json
@@ -124,11 +125,21 @@ def _check_cell(store: Store, row: Mapping[Hashable, Any], declared: Declared) -
         yield from ledger.differences(releases)
 
 
+@functools.cache
+def _private_metrics() -> list[str]:
+    """The metrics that are taken from the private records themselves."""
+    return sorted(name for name in METRICS if "private_features" in METRICS[name].needs)
+
+
 def _check_history(row: Mapping[Hashable, Any], folder: Path) -> Iterator[str]:
     """How the row came to be: by which code, on whose records, at the first attempt or not."""
     if row["private"]:
         if reason := doubt(row["harness"], _text(row.get("commit"))):
             yield reason
+        if row["split"] == "private":
+            for name in _private_metrics():
+                if not pd.isna(row.get(name, math.nan)):
+                    yield f"its metric {name} was taken from the private records themselves, and no noise covers it"
         if row["split"] == "public":
             yield "marked private, but its task is public: the base model and the public phase saw its records"
     interrupted = folder / "ledger.interrupted.json"

@@ -370,24 +370,22 @@ def sealed(row: Mapping[str, Any], ledger: str) -> dict[str, Any]:
 def require_sound(found: Record) -> None:
     """Refuse a row that is not what was written, or whose spec or ledger is not.
 
-    Rows that were written before rows had hashes are believed as far as they can be read.
-
     Raises:
         DamagedFileError: It is such a row.
     """
     row = found.row
     plain = {name: value for name, value in row.items() if name != "digest"}
-    if row.get("digest", digest := content_hash(plain)) != digest:
-        raise DamagedFileError("its row is not what was written")
-    if missing := sorted(Row.__required_keys__ - {*row}):
+    if missing := sorted((Row.__required_keys__ | {"digest"}) - {*row}):
         raise DamagedFileError(f"its row has no {missing[0]}")
+    if row["digest"] != content_hash(plain):
+        raise DamagedFileError("its row is not what was written")
     if content_hash(_parsed(found.spec, "spec")) != row["cell"]:
         raise DamagedFileError("its spec is that of another cell, or was edited")
     if row["status"] != "done":
         return
     if not _parsed(found.ledger, "ledger") and (row["private"] or "ledger_digest" in row):
         raise _DamagedLedgerError("its ledger is missing")
-    if row.get("ledger_digest", digest := _digest(found.ledger)) != digest:
+    if "ledger_digest" in row and row["ledger_digest"] != _digest(found.ledger):
         raise _DamagedLedgerError("its ledger is not the one that it was written with")
 
 
