@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "bench": {"core", "privacy", "targets", "metrics"},
     "methods": {"core", "privacy", "targets", "bench"},
     "datasets": {"core", "bench"},
-    "audits": {"core", "privacy", "targets", "bench"},
+    "audits": {"core", "privacy", "targets", "metrics", "bench"},
     "sweeps": {"core", "metrics", "bench"},
     "reports": {"core", "metrics", "bench"},
     "studies": {"core", "privacy", "targets", "metrics", "bench", "methods", "datasets", "audits", "sweeps", "reports"},

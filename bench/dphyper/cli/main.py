@@ -29,8 +29,7 @@ Start with:  dphyper sweep run sweeps/demo.yaml  and then  dphyper report --stor
 
 def main(argv: list[str] | None = None) -> NoReturn:
     """Run one command and exit with its status."""
-    # Two processes of two threads on two cores take five times as long where idle threads spin instead of sleeping.
-    # Torch reads this when it is imported.
+    # As for the workers of a sweep (`dphyper.sweeps.work`); torch reads it when it is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(_status(list(sys.argv[1:] if argv is None else argv)))
 
