@@ -29,7 +29,7 @@ def test_off_writes_nothing_and_does_not_even_import_wandb(tmp_path: Path) -> No
         "import sys; from pathlib import Path; from dphyper.bench.tracking import Tracking; "
         f"tracking = Tracking('off', Path({str(tmp_path)!r}), 'g')\n"
         "with tracking.phase('base') as logger: assert logger is False\n"
-        "tracking.cell(None, None, None); tracking.table(None); assert 'wandb' not in sys.modules"
+        "tracking.cell(None, None, None); tracking.table(None, None); assert 'wandb' not in sys.modules"
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
     assert not list(tmp_path.iterdir())
@@ -49,7 +49,9 @@ def test_a_store_is_made_again_of_offline_runs(tmp_path: Path, capsys: pytest.Ca
     tracking.cell(cells[2], add(store, cells[2], status="failed", error="first"), store)
     tracking.cell(cells[2], add(store, cells[2], metrics={"frechet": 5.0}), store)  # it was run again
     tracking.cell(cells[3], add(store, cells[3], status="failed", error="boom"), store)
-    tracking.table(store)  # waits for them all
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "index.html").write_text("<p>the report</p>")
+    tracking.table(store, lambda: tmp_path / "report")  # waits for them all
     assert f"cd {tmp_path} && wandb sync" in capsys.readouterr().out
 
     made = Store(tmp_path / "made")
@@ -61,6 +63,10 @@ def test_a_store_is_made_again_of_offline_runs(tmp_path: Path, capsys: pytest.Ca
     (log,) = (path for path in tmp_path.glob("wandb/*/run-*.wandb") if row["cell"] in path.name)
     for name in (b"frechet", b"3.25", b"embedding_shift", b"row.json", b"ledger.json", cells[0].id.encode()):
         assert name in log.read_bytes()
+
+    (table,) = (path for path in tmp_path.glob("wandb/*/run-*.wandb") if "group-table" in path.name)
+    assert b"group-report" in table.read_bytes()
+    assert b"index.html" in table.read_bytes()
 
     (edited,) = (path for path in tmp_path.glob("wandb/*/files/row.json") if row["cell"] in str(path))
     edited.write_text(edited.read_text().replace("3.25", "1.25"))
@@ -84,7 +90,7 @@ def test_a_failure_of_wandb_costs_one_line(tmp_path: Path, capfd: pytest.Capture
     tracking = Tracking("offline", tmp_path / "file", "group")
     for _ in range(3):
         tracking.cell(cell, row, store)
-    tracking.table(store)
+    tracking.table(store, lambda: tmp_path)
     with tracking.phase("base") as logger:
         assert logger is False
     lines = capfd.readouterr().err.splitlines()

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,8 +18,10 @@ import yaml
 
 from dphyper.bench.store import Store
 from dphyper.core.errors import UserError
+from dphyper.sweeps import plan
 from dphyper.sweeps.plan import read_sweep
 from dphyper.sweeps.search import Search, read_choices
+from dphyper.sweeps.status import statuses
 
 TOYS = Path(__file__).with_name("toy.py")
 SPACE = {"learning_rate": {"low": 1, "high": 400, "log": True}}
@@ -26,14 +29,17 @@ Write = Callable[..., Path]
 
 
 @pytest.fixture
-def searching(tmp_path: Path) -> Write:
+def searching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     """Write a sweep of toy cells with a search, whose choice its grid takes."""
+    monkeypatch.setattr(plan, "canonical", lambda cell: cell)  # as the toys have it
 
-    def write(name: str = "searching", grid: list[dict[str, Any]] | None = None, **changes: Any) -> Path:
+    def write(
+        name: str = "searching", grid: list[dict[str, Any]] | None = None, storage: str = "journal", **changes: Any
+    ) -> Path:
         search = {"tasks": ["a", "bb", "ccc"], "trials": 6, "epsilon": [1, 8], "methods": {"dp_sgd": SPACE}, **changes}
         plain = {"name": name, "wandb": "off", "store": str(tmp_path / name), "cell": {"task": "a"}}
         plain |= {"search": {"rate": search}, "options": {"dp_sgd": {"from": "rate"}}}
-        plain["performance"] = {"workers": 2}
+        plain |= {"performance": {"workers": 2}, "storage": storage}
         plain["grid"] = grid or [{"method": ["dp_sgd"], "task": ["private"], "epsilon": [1, 2, 8]}]
         path = tmp_path / f"{name}.yaml"
         path.write_text(yaml.safe_dump(plain))
@@ -89,6 +95,12 @@ def test_the_choice_is_the_best_trial_and_the_grid_takes_it(searching: Write, tm
     nearest = {1.0: 1.0, 2.0: 1.0, 8.0: 8.0}
     for _, row in grid.iterrows():
         assert row["rate"] == chosen[nearest[row["epsilon"]]].settings["learning_rate"]
+    (found,) = statuses(Store(tmp_path / "searching"))
+    best = chosen[8.0]
+    assert found.searches[1] == (
+        f"rate: dp_sgd at ε=8: {best.trials} trials of {best.cells} cells; chosen {math.exp(best.score):.1f} with "
+        f"learning_rate={best.settings['learning_rate']:.3g}"
+    )
     assert [cell.epsilon for cell in read_sweep(str(path))[1]] == [1.0, 2.0, 8.0]
 
     other = yaml.safe_load(path.read_text()) | {"name": "other", "store": str(tmp_path / "other")}
@@ -104,15 +116,33 @@ def test_the_choice_is_the_best_trial_and_the_grid_takes_it(searching: Write, tm
             assert cells[0].options["learning_rate"] == chosen[1.0].settings["learning_rate"]
 
 
-def test_kills_change_no_trial(searching: Write, tmp_path: Path) -> None:
+def test_a_search_that_was_changed_chooses_anew_and_its_grid_waits(searching: Write, tmp_path: Path) -> None:
+    assert run(searching(trials=3, epsilon=[1]))[0] == 0
+    (before,) = read_choices(tmp_path / "searching", "rate")
+    ran = len([*(tmp_path / "searching" / "ended").iterdir()])
+    changed = searching(trials=3, epsilon=[1], methods={"dp_sgd": {"learning_rate": [20, 300]}})
+    with pytest.raises(UserError, match="3 cells take their options from a search that is not through"):
+        read_sweep(str(changed))
+    assert run(changed)[0] == 0
+    (after,) = read_choices(tmp_path / "searching", "rate")
+    assert before.settings != after.settings == {"learning_rate": 20}
+    # Its defaults had run already, on three tasks.
+    assert {len(file.read_text().split()) for file in (tmp_path / "searching" / "ended").iterdir()} == {1}
+    assert len([*(tmp_path / "searching" / "ended").iterdir()]) > ran
+    assert read_sweep(str(changed))[1][0].options["learning_rate"] == after.settings["learning_rate"]
+
+
+def test_kills_change_no_trial(searching: Write, tmp_path: Path, address: str) -> None:
     assert run(searching("calm", trials=4, epsilon=[1]))[0] == 0
-    path = searching("killed", trials=4, epsilon=[1])
+    path = searching("killed", trials=4, epsilon=[1], storage=address)
     running = start(path, TOY_SECONDS="0.4")
     while len([*(tmp_path / "killed").glob("ended/*")]) < 5:
         assert running.poll() is None, running.communicate()[0]
         time.sleep(0.1)
     os.killpg(running.pid, signal.SIGKILL)
     running.wait()
+    (found,) = statuses(Store(tmp_path / "killed"))
+    assert re.fullmatch(r"rate: dp_sgd at ε=1: trial [234] of 4", found.searches[0])
     assert run(path)[0] == 0
     assert {len(file.read_text().split()) for file in (tmp_path / "killed" / "ended").iterdir()} == {1}
     calm, killed = (read_choices(tmp_path / name, "rate") for name in ("calm", "killed"))

@@ -45,7 +45,7 @@ class ToyRunner:
     def check(self, cells: Any, judges: Any = ()) -> None:
         """All toys are well made."""
 
-    def table(self, store: Store) -> None:
+    def table(self, store: Store, report: Any) -> None:
         """Nothing is tracked."""
 
     def parts(self, cell: Cell) -> list[ToyPart]:

@@ -23,7 +23,7 @@ from typing import Any, Literal, cast
 from lightning.pytorch.loggers import Logger, WandbLogger
 
 from dphyper.bench.store import Record, Row, Store, flat, require_sound
-from dphyper.core.errors import UserError
+from dphyper.core.errors import UserError, in_one_line
 from dphyper.core.files import DamagedFileError, read_json, warn
 from dphyper.core.specs import Cell, WandbMode
 
@@ -45,6 +45,7 @@ class Tracking:
 
     def __init__(self, mode: WandbMode, folder: Path, group: str) -> None:
         self.mode, self.folder, self.group = mode, folder, group
+        self._unreachable = False
         self._thread = ThreadPoolExecutor(1, "wandb")  # it starts with its first task, and ends its tasks at exit
         if mode == "auto":
             with self._harmless():
@@ -80,10 +81,22 @@ class Tracking:
 
         self._write(cell.id, cell.method, cell.to_dict(), write)
 
-    def table(self, store: Store) -> None:
-        """Write all rows of a sweep as one table and its parquet file as an artifact, and print how to upload."""
+    def table(self, store: Store, report: Callable[[], Path]) -> None:
+        """Write all rows of a sweep as one table, and its parquet file and its report as artifacts of one run.
+
+        Prints how to upload them.
+
+        Args:
+            store: With the rows.
+            report: Makes the folder of the report; not called when off.
+        """
         if self.mode == "off":
             return
+        folder = None
+        try:
+            folder = report()
+        except Exception as error:  # of whatever kind: the rows are written without it
+            warn(f"no report for W&B ({in_one_line(error)}): make it with  dphyper report --store {store.root}")
 
         def write(run: Any) -> None:
             wandb = _wandb()
@@ -91,9 +104,14 @@ class Tracking:
             artifact = wandb.Artifact(f"{self.group}-rows", type="rows")
             artifact.add_file(str(store.export()))
             run.log_artifact(artifact)
+            if folder:
+                artifact = wandb.Artifact(f"{self.group}-report", type="report")
+                for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+                    artifact.add_file(str(path), name=str(path.relative_to(folder)))
+                run.log_artifact(artifact)
 
         self._thread.submit(self._write, f"{self.group}-table", "table", {}, write).result()
-        if self.mode == "offline":
+        if self.mode == "offline" and not self._unreachable:
             print(f"W&B: runs of this sweep lie on disk; to upload them:  {self._sync_command()}", flush=True)
 
     def _write(self, identity: str, job_type: str, config: dict[str, Any], write: Callable[[Any], None]) -> None:
@@ -118,7 +136,7 @@ class Tracking:
         except (OSError, subprocess.TimeoutExpired) as error:
             reason = type(error).__name__
         if reason:
-            self.mode = "offline"
+            self.mode, self._unreachable = "offline", True
             warn(f"W&B cannot be reached ({reason}): runs stay on disk, upload them later with  {self._sync_command()}")
 
     def _sync_command(self) -> str:

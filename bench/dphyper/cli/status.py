@@ -63,6 +63,7 @@ def _lines(status: "Status") -> list[str]:
             else ""
         )
     ]
+    lines += [f"  search {line}" for line in status.searches]
     for entry in status.running:
         word = "silent, will be run again:" if entry.silent else "running"
         lines.append(f"  {word} {entry.what} on {entry.worker} since {entry.since:%Y-%m-%d %H:%M:%S}")

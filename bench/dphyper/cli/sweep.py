@@ -6,12 +6,16 @@ FILE`` asks SLURM for workers.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
 from dphyper.core.parsing import build
 from dphyper.core.specs import Cell
 from dphyper.sweeps.plan import Sweep, summary, sweep_parser
+
+if TYPE_CHECKING:
+    from dphyper.bench.store import Store
 
 HELP = "plan or run a grid of cells"
 
@@ -40,7 +44,7 @@ def execute(config: Namespace) -> int:
     if config.action == "run":
         from dphyper.sweeps.work import run_sweep
 
-        return int(run_sweep(sweep, cells, retry_failed=config.retry_failed) > 0)
+        return int(run_sweep(sweep, cells, _report, retry_failed=config.retry_failed) > 0)
     if config.action == "worker":
         from dphyper.sweeps.status import record_plan
         from dphyper.sweeps.worker import work
@@ -55,6 +59,12 @@ def execute(config: Namespace) -> int:
     else:
         _plan(sweep, cells, single=config.cells)
     return 0
+
+
+def _report(store: "Store") -> Path:
+    from dphyper.reports.page import write_report
+
+    return write_report(store, store.root / "report").parent
 
 
 def _plan(sweep: Sweep, cells: list[Cell], *, single: bool) -> None:

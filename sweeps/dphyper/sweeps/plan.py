@@ -21,7 +21,7 @@ from dphyper.bench.catalog import canonical
 from dphyper.core.errors import UserError, unknown_name
 from dphyper.core.names import Value, typed_name
 from dphyper.core.parsing import build, parse
-from dphyper.core.specs import MOST_NAME, Cell, Performance, WandbMode
+from dphyper.core.specs import MOST_NAME, Cell, Performance, WandbMode, content_hash
 from dphyper.sweeps.search import DIMENSION, FROM, Choice, Search, nearest_choice, read_choices
 
 _SHOWN_VALUES = 12  # of an axis in a summary
@@ -136,7 +136,7 @@ class Sweep:
 
     def _choices_of(self, source: str) -> list[Choice]:
         if source in self.search:
-            return read_choices(Path(self.store_path), source)
+            return read_choices(Path(self.store_path), source, self.search_key(source))
         found = read_choices(Path(source))
         if not found:
             raise UserError(
@@ -158,6 +158,11 @@ class Sweep:
             return (choice.settings, True) if choice else ({}, False)
 
         return settings
+
+    def search_key(self, name: str) -> str:
+        """Hash of all that a search's proposals and its choice depend on."""
+        search = self.search[name]
+        return content_hash([dataclasses.asdict(search), [cell.to_dict() for cell in self.templates(search)]])
 
     def templates(self, search: Search) -> Iterator[Cell]:
         """A cell for each method and ε of a search, with the options of `options`; its task is any."""

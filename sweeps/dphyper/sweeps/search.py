@@ -113,16 +113,62 @@ class Choice:
     seconds: float
 
 
-def read_choices(root: Path, search: str = "") -> list[Choice]:
+def label(method: str, epsilon: float) -> str:
+    """A method at an ε, as folders of proposals are called."""
+    return f"{method} {epsilon:g}"
+
+
+def told(method: str, epsilon: float) -> str:
+    """A method at an ε, for people; a method without ε stands alone."""
+    return method + (f" at ε={epsilon:g}" if math.isfinite(epsilon) else "")
+
+
+def outcome(score: float, settings: Mapping[str, Any]) -> str:
+    """The distance that a trial reached, and with what.
+
+    >>> outcome(0.0, {"steps": 40, "learning_rate": 3.14159}), outcome(0.0, {})
+    ('1.0 with steps=40, learning_rate=3.14', '1.0 with the defaults')
+    """
+    shown = [
+        f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}" for name, value in settings.items()
+    ]
+    return f"{math.exp(score):.1f} with {', '.join(shown) or 'the defaults'}"
+
+
+def progress(root: Path, search: str, key: str, trials: int) -> list[str]:
+    """A line on each method and ε of a search, from what lies in the store.
+
+    Args:
+        root: Folder of the store.
+        search: Its name.
+        key: As in `read_choices`.
+        trials: Of each method at each ε.
+    """
+    lines = [
+        f"{told(choice.method, choice.epsilon)}: {choice.trials} trials of {choice.cells} cells; chosen "
+        + outcome(choice.score, choice.settings)
+        for choice in read_choices(root, search, key)
+    ]
+    if not lines:
+        for folder in sorted((root / FOLDER / search / key).glob("[!.]*")):
+            method, _, epsilon = folder.name.rpartition(" ")
+            lines.append(f"{told(method, float(epsilon))}: trial {len([*folder.glob('[!.]*.json')])} of {trials}")
+    return [f"{search}: {line}" for line in lines]
+
+
+def read_choices(root: Path, search: str = "", key: str = "") -> list[Choice]:
     """What searches in a store have chosen.
 
     Args:
         root: Folder of the store.
         search: Name of one; empty for all.
+        key: Of the search as it stands in the sweep file; a choice that was made when it said something else does not
+            count. Empty for whatever was chosen.
     """
     paths = sorted((root / FOLDER).glob(f"{search}.json" if search else "[!.]*.json"))
-    found = [plain for path in paths for plain in read_json(path)["choices"]]
-    return [Choice(**{**plain, "epsilon": float(plain["epsilon"])}) for plain in found]
+    files = [plain for path in paths if (plain := read_json(path)) and key in ("", plain.get("key"))]
+    found = [choice for plain in files for choice in plain["choices"]]
+    return [Choice(**{**choice, "epsilon": float(choice["epsilon"])}) for choice in found]
 
 
 def nearest_choice(choices: list[Choice], method: str, epsilon: float) -> Choice | None:

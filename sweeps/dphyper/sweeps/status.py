@@ -19,6 +19,7 @@ from dphyper.core.files import write_json
 from dphyper.core.specs import Cell
 from dphyper.sweeps.plan import Sweep
 from dphyper.sweeps.queue import ITEM, PART, public_study_name, study_name
+from dphyper.sweeps.search import progress
 from dphyper.sweeps.storage import JOURNAL, WORKER, Storage, address_without_password, open_storage
 
 _PLANS = "sweeps"
@@ -54,6 +55,7 @@ class Status:
         failed: Cell to the first line of its error.
         running: What is in hand.
         to_do: Number of cells without a row, those in hand included.
+        searches: A line on each method and ε of its searches.
         left: Time until all is done at the present number of workers; None where nothing tells.
     """
 
@@ -62,6 +64,7 @@ class Status:
     failed: dict[str, str]
     running: list[Running]
     to_do: int
+    searches: list[str]
     left: timedelta | None
 
 
@@ -73,6 +76,9 @@ def record_plan(sweep: Sweep, cells: Sequence[Cell]) -> None:
         "storage": address_without_password(sweep.storage),
         "grace": sweep.performance.grace,
         "cells": [cell.id for cell in cells],
+        "searches": {
+            name: {"key": sweep.search_key(name), "trials": search.trials} for name, search in sweep.search.items()
+        },
     }
     write_json(folder / f"{sweep.name}.json", plan)
 
@@ -107,6 +113,9 @@ def _status(store: Store, sweep: str, plan: Mapping[str, Any], address: str) -> 
         failed={cell: store.row(cell)["error"] for cell, state in states.items() if state == "failed"},
         running=running,
         to_do=to_do,
+        searches=[
+            line for name, known in plan.get("searches", {}).items() for line in progress(store.root, name, **known)
+        ],
         left=_left(cells, to_do, sum(not entry.silent for entry in running)),
     )
 

@@ -8,7 +8,8 @@ What to run next is a function of the rows in the store and of the proposals tha
 written once, before any of its cells runs. So any number of workers come to the same trials, none asks twice, and a
 worker that dies or a search that is stopped loses nothing. A proposal is a function of the trials before it, of the
 search's seed and of Optuna's version; the noise of private releases is fresh, so that two runs of one search may choose
-differently.
+differently. A search whose entry in the sweep file was changed, or the keys that its cells share, begins anew, and what
+it had chosen before counts no more; rows of settings that it proposes again are not run again.
 
 Proposals come from Optuna's TPE sampler, after a third of the trials at random; a trial is given up by its median
 pruner.
@@ -18,6 +19,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -31,7 +33,7 @@ from dphyper.core.files import read_json, write_json, write_json_once
 from dphyper.core.names import typed_name
 from dphyper.core.specs import Cell, content_hash
 from dphyper.sweeps.plan import Sweep
-from dphyper.sweeps.search import DIMENSION, FOLDER, Choice, Search
+from dphyper.sweeps.search import DIMENSION, FOLDER, Choice, Search, label, outcome, told
 
 _WARM_UP_TASKS = 2  # that a trial is judged on before it may be given up: one may be odd
 _LEAST = 1e-6  # distance that has a logarithm; rounding may make one of 0
@@ -68,17 +70,18 @@ class Trials:
         name: Of the search.
         search: What it tries.
         template: A cell of the method at this ε with the options that are not searched; its task and seed are replaced.
-        store: Where proposals and rows lie.
+        store: Where rows lie.
+        folder: Of the proposals of the search.
     """
 
-    def __init__(self, name: str, search: Search, template: Cell, store: Store) -> None:
+    def __init__(self, name: str, search: Search, template: Cell, store: Store, folder: Path) -> None:
         self.name, self.method, self.epsilon = name, template.method, template.epsilon
         self._search, self._template, self._store = search, template, store
         space = search.methods[template.method]
         self._space = {option: _distribution(option, given, template.method) for option, given in space.items()}
-        label = f"{template.method} {template.epsilon:g}"
-        self._folder = store.root / FOLDER / name / label
-        self._sampler_seed = content_hash([search.seed, name, label])
+        own = label(template.method, template.epsilon)
+        self._folder = folder / own
+        self._sampler_seed = content_hash([search.seed, name, own])
         self.trials: list[Trial] = []
 
     @property
@@ -130,15 +133,13 @@ class Trials:
     def described(self) -> str:
         """How far it is, and what is best so far, in one line."""
         best, ended = self.best(), self._ended()
-        where = self.method + (f" at ε={self.epsilon:g}" if math.isfinite(self.epsilon) else "")
-        line = f"{where}: {len(ended)} of {self._search.trials} trials"
+        line = f"{told(self.method, self.epsilon)}: {len(ended)} of {self._search.trials} trials"
         pruned, failed = (
             sum(trial.state == state for trial in ended) for state in (TrialState.PRUNED, TrialState.FAIL)
         )
         line += f", {pruned} given up" * bool(pruned) + f", {failed} failed" * bool(failed)
         if best:
-            setting = ", ".join(f"{name}={_shown(value)}" for name, value in best.settings.items()) or "the defaults"
-            line += f"; best {math.exp(best.scores[-1]):.1f} with {setting}"
+            line += f"; best {outcome(best.scores[-1], best.settings)}"
         return line
 
     def examples(self) -> Iterator[Cell]:
@@ -270,6 +271,7 @@ class Agenda:
 
     def __init__(self, sweep: Sweep) -> None:
         self._sweep, self._store = sweep, Store(sweep.store_path)
+        self._keys = {name: sweep.search_key(name) for name in sweep.search}
         self.searches = {
             name: list({(trials.method, trials.epsilon): trials for trials in self._trials(name, search)}.values())
             for name, search in sweep.search.items()
@@ -279,8 +281,9 @@ class Agenda:
         self.open = True
 
     def _trials(self, name: str, search: Search) -> Iterator[Trials]:
+        folder = self._store.root / FOLDER / name / self._keys[name]
         for template in self._sweep.templates(search):
-            yield Trials(name, search, template, self._store)
+            yield Trials(name, search, template, self._store, folder)
 
     def look(self, *, propose: bool = True) -> list[Cell]:
         """Cells that were not known before.
@@ -295,7 +298,7 @@ class Agenda:
                 found += trials.look(propose=propose)
             through = not any(trials.open for trials in all_trials)
             self.open |= not through
-            if propose and through and not (self._store.root / FOLDER / f"{name}.json").exists():
+            if propose and through and not self._is_written(name):
                 self._write(name, all_trials)
         grid, self.waiting = self._sweep.known_cells()
         new = {cell.id: cell for cell in [*found, *grid] if cell.id not in self.cells}
@@ -326,13 +329,16 @@ class Agenda:
             for trials in all_trials
         ]
 
+    def _is_written(self, name: str) -> bool:
+        path = self._store.root / FOLDER / f"{name}.json"
+        return path.exists() and read_json(path).get("key") == self._keys[name]
+
     def _write(self, name: str, all_trials: Sequence[Trials]) -> None:
         """Write down what a search that is through has chosen."""
         choices = [choice for trials in all_trials if (choice := trials.choice(self._sweep.name))]
         plain = [{**asdict(choice), "epsilon": str(choice.epsilon)} for choice in choices]
-        write_json(
-            self._store.root / FOLDER / f"{name}.json", {"search": asdict(self._sweep.search[name]), "choices": plain}
-        )
+        content = {"key": self._keys[name], "search": asdict(self._sweep.search[name]), "choices": plain}
+        write_json(self._store.root / FOLDER / f"{name}.json", content)
 
 
 def _distribution(option: str, given: Any, method: str) -> BaseDistribution:
@@ -353,10 +359,6 @@ def _holds(kind: BaseDistribution, value: Any) -> bool:
         return value in kind.choices
     assert isinstance(kind, IntDistribution | FloatDistribution)
     return bool(kind.low <= value <= kind.high)
-
-
-def _shown(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _encoded(value: Any, kind: BaseDistribution) -> Any:

@@ -9,10 +9,11 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -48,8 +49,16 @@ def states(cells: list[Cell], store: Store) -> pd.DataFrame:
     return frame
 
 
-def run_sweep(sweep: Sweep, cells: Sequence[Cell], *, retry_failed: bool = False) -> int:
+def run_sweep(
+    sweep: Sweep, cells: Sequence[Cell], report: Callable[[Store], Path], *, retry_failed: bool = False
+) -> int:
     """Run every cell that has no row, and with ``retry_failed`` those that failed.
+
+    Args:
+        sweep: What to run.
+        cells: Of its grid, as far as they are known.
+        report: Makes a folder with the report of a store, which W&B keeps where it is on.
+        retry_failed: Whether failed cells are run again.
 
     Returns:
         How many cells of the plan are not done afterwards.
@@ -78,7 +87,7 @@ def run_sweep(sweep: Sweep, cells: Sequence[Cell], *, retry_failed: bool = False
         with _Crew(sweep, missing, queues, retry_failed=retry_failed, console=console) as crew:
             crew.start(count)
             _follow(sweep, crew, queues, store, missing, console, agenda)
-        runner.tracking.table(store)
+        runner.tracking.table(store, lambda: report(store))
         store.export()
     if agenda:
         agenda.look()
