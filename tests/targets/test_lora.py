@@ -19,7 +19,7 @@ def images(n: int) -> Tensor:
     return torch.rand((n, 1, 8, 8), generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
-@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("group", [group for group in GROUPS if group != "feed_forward"])  # which transformers have
 def test_hooks_and_copies_of_the_parameters_agree_on_every_group_of_layers(group: str) -> None:
     model, x = target((group,), rank=12), images(5)  # conv_in has nine inputs
     assert model.num_parameters > 0

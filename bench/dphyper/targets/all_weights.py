@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from dphyper.core.errors import UserError
+from dphyper.core.specs import content_hash
 from dphyper.targets.target import Target
 
 if TYPE_CHECKING:
@@ -55,6 +56,11 @@ class AllWeights(Target):
     def initial(self) -> Tensor:
         """θ = 0, the base model; shape (P,)."""
         return torch.zeros(self.num_parameters, device=self._lora.device)
+
+    @property
+    def layout(self) -> str:
+        """Hash of the names and shapes of all weights."""
+        return content_hash([[name, list(weight.shape)] for name, weight in self._base.items()])
 
     def encode(self, records: NDArray[Any]) -> Tensor:
         """As `LoRADiffusion.encode`."""
