@@ -1,4 +1,4 @@
-"""A model that others trained, as the harness uses it: trained on where asked, encodings kept for public records alone."""
+"""A model that others trained, in the harness: trained on where asked, encodings kept for public records alone."""
 
 from collections.abc import Callable
 from dataclasses import replace

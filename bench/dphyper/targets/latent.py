@@ -5,7 +5,6 @@ It is read from a ``StableDiffusionPipeline`` folder, or one like it: ``UNet2DCo
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -40,6 +39,7 @@ class LatentBase(LatentModel):
     part: ClassVar[str] = "unet"
     network = UNet2DConditionModel
     network_classes = ("UNet2DConditionModel",)
+    frozen = ("vae", "text_encoder", "tokenizer")
 
     def __init__(self, folder: PipelineFolder, size: int) -> None:
         super().__init__(folder, size)
@@ -89,9 +89,3 @@ class LatentBase(LatentModel):
         ids = self._tokenizer(text, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
         embedded: Tensor = self.text(ids.input_ids)[0]
         return embedded
-
-    def save(self, folder: Path) -> None:
-        """As that of every model on latents, with the text encoder and its tokenizer."""
-        super().save(folder)
-        self.text.save_pretrained(folder / "text_encoder")
-        self._tokenizer.save_pretrained(folder / "tokenizer")

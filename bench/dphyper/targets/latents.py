@@ -7,6 +7,7 @@ Shapes: b records; c h w channels, height, width of the latents.
 """
 
 import copy
+import shutil
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,6 +36,7 @@ class LatentModel(BaseModel):
         part: The part of the pipeline that is the network.
         network: The network's class in diffusers.
         network_classes: Names of this class, former ones among them.
+        frozen: The parts of the pipeline that no training changes.
 
     Args:
         folder: Where it is read.
@@ -48,6 +50,7 @@ class LatentModel(BaseModel):
     part: ClassVar[str]
     network: ClassVar[Any]
     network_classes: ClassVar[tuple[str, ...]]
+    frozen: ClassVar[tuple[str, ...]] = ("vae",)
 
     def __init__(self, folder: PipelineFolder, size: int) -> None:
         super().__init__()
@@ -107,10 +110,11 @@ class LatentModel(BaseModel):
         return self.net.net if isinstance(self.net, Conditioned) else self.net
 
     def save(self, folder: Path) -> None:
-        """Write the network, in half precision, the autoencoder and the scheduler; diffusers reads them too."""
+        """Write the network, in half precision, the scheduler, and the frozen parts as the files that they were."""
         copy.deepcopy(self.bare).half().save_pretrained(folder / self.part)
-        self.space.vae.save_pretrained(folder / "vae")
         self.scheduler.save_pretrained(folder / "scheduler")
+        for part in self.frozen:
+            shutil.copytree(self.folder.part(part), folder / part)
 
     def encode(self, records: NDArray[Any]) -> Tensor:
         """(b, H, W, C) uint8 images to (b, c, h, w) latents, each image by itself."""
