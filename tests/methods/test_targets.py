@@ -3,6 +3,7 @@
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +13,11 @@ from dphyper.audits import contract
 from dphyper.bench.catalog import METHODS
 from dphyper.bench.method import Method
 from dphyper.bench.public import PublicRecords
+from dphyper.core.errors import UserError
 from dphyper.core.specs import BaseSpec
 from dphyper.privacy.mechanisms import BestOfTrials
+from dphyper.studies.theory.regression import LinearRegression
+from dphyper.targets.lora import LoRADiffusion
 from dphyper.targets.registry import TARGETS
 from dphyper.targets.target import Target
 from dphyper.targets.tiny import TINY, save_tiny
@@ -68,6 +72,59 @@ def test_a_method_adapts_a_target(name: str, kind: str) -> None:
     assert ledger.spent() <= ledger.budget.epsilon * (1 + 1e-6)
     images = made.target.sample(theta, 2, torch.Generator().manual_seed(0))
     assert (images.shape, images.dtype) == ((2, 8, 8, 1), np.uint8)
+
+
+# A method of each sort of release: gradients, a mean of embeddings, a mean of features, a histogram.
+RELEASES = ("dp_sgd", "hypernetwork", "dp_merf", "private_evolution")
+
+
+@pytest.mark.parametrize("kind", sorted(TARGETS))
+@pytest.mark.parametrize("name", RELEASES)
+def test_records_are_treated_one_by_one(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the last bit, whatever the target: the check of the privacy contract, on this target's records."""
+    monkeypatch.setattr(contract, "tiny_method", lambda name: method(name, kind))
+    monkeypatch.setattr(contract, "tiny_records", lambda: target(kind).encode(IMAGES[96:]))
+    assert contract.record_wise(contract.Subject(name)) is None
+
+
+def test_records_that_are_not_treated_one_by_one_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = LoRADiffusion.per_example_gradients
+
+    def mixed(self: LoRADiffusion, *given: Any) -> torch.Tensor:
+        rows = real(self, *given)
+        return rows + 1e-3 * rows.mean(0)
+
+    monkeypatch.setattr(LoRADiffusion, "per_example_gradients", mixed)
+    monkeypatch.setattr(contract, "tiny_method", lambda name: method(name, "dit"))
+    monkeypatch.setattr(contract, "tiny_records", lambda: target("dit").encode(IMAGES[96:]))
+    assert contract.record_wise(contract.Subject("dp_sgd"))
+
+
+class Least(LinearRegression):
+    """A target that does nothing but what every target must."""
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "what"),
+    [
+        ("private_evolution", {}, "vary records"),
+        ("pe_sgd", {"evolve_every": 2}, "vary records"),
+        ("dp_feta", {"warm_up": "images"}, "vary records"),
+        ("dp_merf", {"fitting": "samples"}, "draw samples with a gradient"),
+        ("nonprivate_full", {}, "be trained in all its weights"),
+    ],
+)
+def test_a_method_that_cannot_serve_a_target_says_so_before_anything_runs(
+    name: str, options: dict[str, Any], what: str
+) -> None:
+    kind = METHODS[name]
+    with pytest.raises(UserError, match=rf"^target Least cannot {what}: choose a method that does not ask for it$"):
+        kind(Least(3), kind.options_type.parse(name, options), embedding_dim=4)
+
+
+def test_a_method_that_does_not_ask_is_served() -> None:
+    for name, options in (("pe_sgd", {"evolve_every": 0}), ("dp_merf", {"fitting": "weights"}), ("dp_sgd", {})):
+        METHODS[name](Least(3), METHODS[name].options_type.parse(name, options), embedding_dim=4)
 
 
 def test_number_of_runs() -> None:

@@ -21,6 +21,8 @@ from torch import Generator, Tensor, nn
 from dphyper.core.errors import UserError
 from dphyper.core.specs import BaseSpec, content_hash
 
+_ABILITIES = {"vary": "vary records", "few_step_samples": "draw samples with a gradient"}
+
 
 class Target(ABC):
     """What a method may ask of the model it produces parameters for.
@@ -80,11 +82,11 @@ class Target(ABC):
 
     def vary(self, theta: Tensor, x: Tensor, strength: float, rng: Generator) -> Tensor:
         """Records like each of ``x``, the less so the greater ``strength`` (0 to 1), under the model at θ."""
-        raise self._cannot("vary records")
+        raise self._cannot(_ABILITIES["vary"])
 
     def few_step_samples(self, theta: Tensor, num: int, steps: int, rng: Generator) -> Tensor:
         """``num`` encoded records that a short deterministic sampler makes of noise, differentiable in θ."""
-        raise self._cannot("draw samples with a gradient")
+        raise self._cannot(_ABILITIES["few_step_samples"])
 
     def restricted(self, rank: int, layers: Sequence[str]) -> "Target":
         """The same model with a smaller adapter around it.
@@ -101,6 +103,18 @@ class Target(ABC):
     def all_weights(self) -> "Target":
         """The same model with θ the difference of all its weights from the public ones."""
         raise self._cannot("be trained in all its weights")
+
+    def require(self, ability: str) -> None:
+        """Refuse to be asked for what this target does not do.
+
+        Args:
+            ability: ``vary`` or ``few_step_samples``.
+
+        Raises:
+            UserError: It does not.
+        """
+        if getattr(type(self), ability) is getattr(Target, ability):
+            raise self._cannot(_ABILITIES[ability])
 
     def _cannot(self, what: str) -> UserError:
         return UserError(f"target {type(self).__name__} cannot {what}: choose a method that does not ask for it")

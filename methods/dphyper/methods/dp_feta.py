@@ -82,6 +82,11 @@ class DPFETA(WarmStart):
     _options: DPFETAOptions
 
     @classmethod
+    def asks(cls, options: DPFETAOptions) -> tuple[str, ...]:
+        """Variations of the central images, where they are trained on."""
+        return ("vary",) if options.warm_up == "images" and options.vary_strength else ()
+
+    @classmethod
     def unscaled_query(cls, options: DPFETAOptions) -> PoissonGradientSteps:
         """Sums of clipped images over Poisson samples, divided by their expected size."""
         return PoissonGradientSteps(
