@@ -221,6 +221,7 @@ def test_weights_that_are_missing_or_no_numbers_are_refused(
         ("dit", {"class_label": -1}, r"is class-conditional, and base.class_label = -1: expected .* 0 to 1000"),
         ("dit", {"class_label": 1001}, r"0 to 1000"),
         ("dit", {"prompt": "a cat"}, r"base.prompt"),
+        ("dit", {"flips": True}, r"base.flips = True"),
         ("latent", {"class_label": 3}, r"base.class_label"),
     ],
 )

@@ -41,7 +41,7 @@ class DiTBase(LatentModel):
         Raises:
             UserError: There is no such class, or a prompt is given.
         """
-        require_no_condition(spec, "prompt")
+        require_no_condition(spec, "prompt", "flips")
         null = self.bare.config["num_embeds_ada_norm"]
         require_class_label(self.folder, spec.class_label, null)
         own, absent = ({"class_labels": torch.tensor([label])} for label in (spec.class_label, null))

@@ -78,7 +78,7 @@ class LatentBase(LatentModel):
         Raises:
             UserError: A class is given.
         """
-        require_no_condition(spec, "class_label")
+        require_no_condition(spec, "class_label", "flips")
         own, absent = ({"encoder_hidden_states": self._embedded(text)} for text in (spec.prompt, ""))
         self.net = Conditioned(self.bare, own, absent)
 

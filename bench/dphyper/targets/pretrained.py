@@ -205,7 +205,7 @@ def require_size(folder: PipelineFolder, *, size: Any, channels: int, image_size
 
 
 def require_no_condition(spec: BaseSpec, *names: str) -> None:
-    """Refuse options of a condition that the model does not have.
+    """Refuse options that the model does not have: a condition, or mirrored latents.
 
     Args:
         spec: Of the model.
