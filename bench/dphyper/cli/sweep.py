@@ -26,6 +26,9 @@ def parser() -> ArgumentParser:
         "worker is one more worker of a sweep, on any host; submit asks SLURM for workers",
     )
     made.add_argument("--cells", action="store_true", help="of a plan: every single cell with its state")
+    made.add_argument(
+        "--reduced", action="store_true", help="the same methods on tiny models and other data, to see that all runs"
+    )
     made.add_argument("--retry-failed", action="store_true", help="run failed cells again, too")
     return made
 
@@ -35,6 +38,10 @@ def execute(config: Namespace) -> int:
     from dphyper.sweeps.storage import check_storage
 
     sweep = build(Sweep, config)
+    if config.reduced:
+        from dphyper.sweeps.reduced import reduced
+
+        sweep = reduced(sweep)
     check_storage(sweep.storage, alone=config.action in ("plan", "run") and sweep.performance.workers == 1)
     cells = sweep.cells()
     if config.action == "run":
@@ -62,16 +69,20 @@ def _plan(sweep: Sweep, cells: list[Cell], *, single: bool) -> None:
     from dphyper.bench.searches import RecordedSearch
     from dphyper.bench.store import Store
     from dphyper.bench.tracking import Tracking
+    from dphyper.sweeps.estimate import estimate
     from dphyper.sweeps.work import states
 
     store = Store(sweep.store_path)
     store.require_current()
     for path in sweep.searches:
         RecordedSearch.read(path)
-    Runner(store, sweep.performance, Tracking("off", Path(), sweep.name), sweep.name).check_data(cells)
+    runner = Runner(store, sweep.performance, Tracking("off", Path(), sweep.name), sweep.name)
+    runner.check_data(cells)
     frame = states(cells, store)
     if single:
         print(frame.to_string(index=False))
     else:
         print("\n".join(summary(cells, dict(zip(frame["cell"], frame["state"], strict=True)))))
+    missing = [cell for cell in cells if store.status(cell.id) != "done"]
+    print("\n".join(estimate(missing, runner.public)))
     print(f"{len(cells)} cells: " + ", ".join(f"{n} {s}" for s, n in frame["state"].value_counts().items()))

@@ -66,6 +66,10 @@ class AllWeights(Target):
         """As `LoRADiffusion.encode`."""
         return self._lora.encode(records)
 
+    def bound(self, x: Tensor) -> Tensor:
+        """As `LoRADiffusion.bound`."""
+        return self._lora.bound(x)
+
     def _weights(self, theta: Tensor) -> dict[str, Tensor]:
         if theta.dim() != 1:
             raise UserError(f"θ of shape {tuple(theta.shape)}: expected ({self.num_parameters},), one for all examples")

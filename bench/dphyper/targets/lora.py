@@ -211,6 +211,10 @@ class LoRADiffusion(Target):
         """(b, H, W, C) uint8 images to (b, C, H, W), each by itself, on the model's device."""
         return self._space.encode(records, self.device)
 
+    def bound(self, x: Tensor) -> Tensor:
+        """Pixels in [-1, 1], latents as they are."""
+        return self._space.bound(x)
+
     @property
     def account(self) -> list[str]:
         """Of how many layers a LoRA is, and how many parameters that makes."""

@@ -44,6 +44,10 @@ class Restricted(Target):
         """Hash of the whole target's and of what is free."""
         return content_hash([self._whole.layout, self._free_D.tolist()])
 
+    def bound(self, x: Tensor) -> Tensor:
+        """As the whole target's."""
+        return self._whole.bound(x)
+
     def require(self, ability: str) -> None:
         """As the whole target does."""
         self._whole.require(ability)

@@ -104,6 +104,10 @@ class Target(ABC):
         """The same model with θ the difference of all its weights from the public ones."""
         raise self._cannot("be trained in all its weights")
 
+    def bound(self, x: Tensor) -> Tensor:
+        """Tensors like encoded records, brought within the values that these have; as they are if there is no bound."""
+        return x
+
     def require(self, ability: str) -> None:
         """Refuse to be asked for what this target does not do.
 
