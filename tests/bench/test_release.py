@@ -222,7 +222,7 @@ def test_parameters_of_another_adapter_of_equal_length_are_refused(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their length would not tell; what each number stands for does."""
-    row, folder = run(tmp_path / "store", cache, "dp_merf", fit_steps=3)
+    row, _ = run(tmp_path / "store", cache, "dp_merf", fit_steps=3)
     assert row["status"] == "done"
     monkeypatch.setattr(LoRADiffusion, "layout", "of other layers")
     row, _ = run(tmp_path / "store", cache, "dp_merf", fit_steps=3)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from dphyper.bench import estimate as estimating
+from dphyper.bench.estimate import estimate
 from dphyper.bench.public_work import PublicWork
 from dphyper.bench.store import Store
 from dphyper.bench.tracking import Tracking
 from dphyper.core.specs import Performance
-from dphyper.sweeps import estimate as estimating
-from dphyper.sweeps.estimate import estimate
 from dphyper.sweeps.plan import read_sweep
 from dphyper.sweeps.reduced import reduced
 

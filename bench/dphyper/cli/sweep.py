@@ -65,11 +65,11 @@ def execute(config: Namespace) -> int:
 
 
 def _plan(sweep: Sweep, cells: list[Cell], *, single: bool) -> None:
+    from dphyper.bench.estimate import estimate
     from dphyper.bench.runner import Runner
     from dphyper.bench.searches import RecordedSearch
     from dphyper.bench.store import Store
     from dphyper.bench.tracking import Tracking
-    from dphyper.sweeps.estimate import estimate
     from dphyper.sweeps.work import states
 
     store = Store(sweep.store_path)

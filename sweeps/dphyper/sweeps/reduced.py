@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dphyper.bench.catalog import METHODS
+from dphyper.bench.stand_in import stand_in
 from dphyper.core.names import Value
 from dphyper.sweeps.plan import Sweep
 
@@ -32,7 +33,8 @@ def reduced(sweep: Sweep) -> Sweep:
     given: dict[str, Any] = dict(sweep.cell)
     base, channels = given.get("base", {}), given.get("data", {}).get("channels", 1)
     cell = {name: value for name, value in given.items() if name in ("method", *_KEPT)}
-    cell |= {"data": {**_DATA, "channels": channels}, "base": _base(sweep, base, channels), "protocol": _PROTOCOL}
+    tiny = stand_in(base, Path(sweep.performance.cache), image_size=_IMAGE_SIZE, channels=channels)
+    cell |= {"data": {**_DATA, "channels": channels}, "base": {**tiny, **_BASE}, "protocol": _PROTOCOL}
     cell |= {"task": _TASK, "n": _RECORDS, "embedding_dim": _EMBEDDING_DIM}
     grid = [_axes(axes) for axes in sweep.grid]
     methods = {name for axes in grid for name in axes.get("method", [cell.get("method", "hypernetwork")])}
@@ -51,20 +53,3 @@ def _axes(given: dict[str, list[Value]]) -> dict[str, list[Value]]:
     """All methods of a grid, at the first value of its other axes."""
     first = {key: values[:1] for key, values in given.items() if key in _KEPT}
     return {"seed": [0], **first, **({"method": given["method"]} if "method" in given else {})}
-
-
-def _base(sweep: Sweep, given: dict[str, Any], channels: int) -> dict[str, Any]:
-    """A tiny model of the same kind."""
-    from dphyper.targets.registry import TARGETS
-
-    kind = given.get("kind", "unet")
-    found = {"kind": kind, **TARGETS[kind].quick_spec, **_BASE}
-    found = {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
-    if not given.get("pretrained"):
-        return found
-    from dphyper.targets.tiny import save_tiny
-
-    folder = Path(sweep.performance.cache) / "tiny" / f"{kind}-{channels}"
-    if not (folder / "model_index.json").is_file():
-        save_tiny(kind, folder, image_size=_IMAGE_SIZE, channels=channels)
-    return {**found, "pretrained": str(folder), "finetune_steps": min(given.get("finetune_steps", 0), 2)}
