@@ -20,6 +20,7 @@ from dphyper.metrics.evaluation import Evaluator
 from dphyper.privacy.budget import Budget
 from dphyper.privacy.ledger import Ledger
 from dphyper.privacy.private_data import PrivateData
+from dphyper.targets.lora import LoRADiffusion
 
 
 class KilledError(BaseException):
@@ -215,6 +216,21 @@ def test_a_run_killed_after_its_release_has_the_row_of_one_that_was_not(
     assert again["seconds_adapt"] == json.loads(beside["seconds"]) > 0
     assert again["diagnostics"] == json.loads(beside["diagnostics"])
     assert ("embedding_shift" in again["diagnostics"]) is (method == "hypernetwork")
+
+
+def test_parameters_of_another_adapter_of_equal_length_are_refused(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their length would not tell; what each number stands for does."""
+    row, _ = run(tmp_path / "store", cache, "dp_merf", fit_steps=3)
+    assert row["status"] == "done"
+    monkeypatch.setattr(LoRADiffusion, "layout", "of other layers")
+    row, _ = run(tmp_path / "store", cache, "dp_merf", fit_steps=3)
+    assert row["status"] == "failed"
+    assert "made for another rank, other layers or another seed" in row["error"]
+    monkeypatch.undo()
+    row, _ = run(tmp_path / "store", cache, "dp_merf", fit_steps=3)
+    assert row["status"] == "done"
 
 
 def test_no_time_of_a_private_selection_is_kept(cache: Path, tmp_path: Path) -> None:

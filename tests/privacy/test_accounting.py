@@ -7,7 +7,7 @@ import dp_accounting
 import pytest
 from scipy.stats import norm
 
-from dphyper.core.errors import PrivacyError
+from dphyper.core.errors import PrivacyError, UserError
 from dphyper.privacy import accounting
 from dphyper.privacy.accounting import (
     calibrate,
@@ -171,6 +171,37 @@ def test_second_accountant_that_fails_raises(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(accounting, "pld_epsilon", fail)
     with pytest.raises(PrivacyError, match="second accountant gives no"):
         epsilon_of(dp_accounting.GaussianDpEvent(1.9), 1e-5, Relation.ZERO_OUT)
+
+
+def test_an_infinite_second_opinion_is_no_agreement(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A share of infinity is infinite, and would tolerate any difference."""
+    accounting._agreed_epsilon.cache_clear()
+    monkeypatch.setattr(accounting, "pld_epsilon", lambda *_: math.inf)
+    with pytest.raises(PrivacyError, match=r"two accountants disagree: ε = .* and inf"):
+        epsilon_of(dp_accounting.GaussianDpEvent(1.9), 1e-5, Relation.ZERO_OUT)
+    accounting._agreed_epsilon.cache_clear()
+
+
+@pytest.mark.parametrize("relation", [Relation.ADD_OR_REMOVE_ONE, Relation.REPLACE_ONE])
+def test_large_budgets_are_confirmed_on_a_grid_that_grows_no_longer(relation: Relation) -> None:
+    """The second accountant errs by a share of ε there, and both still tell half a per cent apart."""
+    (found,) = calibrate(budget(200.0, relation=relation), steps(0.25, 50))
+    parts = normal_form(found.event())
+    assert parts
+    first = pld_epsilon(parts[0], 1e-5, relation)
+    second = prv_epsilon(parts[0], 1e-5, relation, first)
+    assert second == pytest.approx(first, rel=2e-3)
+    assert first == pytest.approx(200.0, rel=1e-5)
+    closer = prv_epsilon(((0.25, found.noise_multiplier * 0.99, 50),), 1e-5, relation, first)
+    assert abs(closer - first) > 0.005 * first
+
+
+def test_budgets_that_cannot_be_confirmed_are_refused_at_once() -> None:
+    with pytest.raises(UserError, match=r"epsilon = 1000 with Poisson samples, more than the 500 .*: choose a smaller"):
+        calibrate(budget(1000.0), steps(0.25, 50))
+    with pytest.raises(PrivacyError, match=r"is spent with Poisson samples, more than the 500"):
+        epsilon_of(steps(0.25, 50, 0.1).event(), 1e-5, Relation.ADD_OR_REMOVE_ONE)
+    assert calibrate(budget(1000.0), steps(1.0, 50))[0].is_calibrated  # without samples the formula is exact
 
 
 def test_gaussian_formula_at_extremes() -> None:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dphyper.core.errors import UserError
 from dphyper.targets.diffusion import new_scheduler, new_unet, to_unit
 from dphyper.targets.lora import GROUPS, LoRADiffusion
 
@@ -19,7 +20,7 @@ def images(n: int) -> Tensor:
     return torch.rand((n, 1, 8, 8), generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
-@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("group", [group for group in GROUPS if group != "feed_forward"])  # which transformers have
 def test_hooks_and_copies_of_the_parameters_agree_on_every_group_of_layers(group: str) -> None:
     model, x = target((group,), rank=12), images(5)  # conv_in has nine inputs
     assert model.num_parameters > 0
@@ -109,3 +110,47 @@ def test_few_step_samples_are_those_of_a_deterministic_sampler() -> None:
                 noise = (x - alpha[t].sqrt() * clean) / (1 - alpha[t]).sqrt()
                 x = alpha[after].sqrt() * clean + (1 - alpha[after]).sqrt() * noise
     torch.testing.assert_close(images.detach(), clean, rtol=1e-3, atol=1e-3)
+
+
+def test_layers_are_chosen_by_groups_and_by_patterns_of_their_names() -> None:
+    by_pattern, by_group = target(("*.to_?", "*.to_out.0")), target(("attention",))
+    assert by_pattern.layer_shapes == by_group.layer_shapes
+    assert by_pattern.layout == by_group.layout
+    middle = target(("mid_block.*",))
+    assert {name.partition(".")[0] for name in middle._layers} == {"mid_block"}
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        (
+            ("*.to_x",),
+            r"the pattern '\*\.to_x' matches none of the \d+ linear and convolutional layers, such as conv_in",
+        ),
+        (("atention",), r"unknown group of layers in base\.layers 'atention': did you mean 'attention'\?"),
+        (("feed_forward",), r"the model has no such layer"),
+        ((), r"base\.layers is empty"),
+    ],
+)
+def test_layers_that_the_model_does_not_have_are_refused(layers: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        target(layers)
+
+
+def test_the_account_counts_the_layers_of_each_entry() -> None:
+    model = target(("attention", "mid_block.*", "norms"))
+    (line,) = model.account
+    counted = {name: sum(name in layer for layer in model._layers) for name in ("to_", "mid_block")}
+    norms = sum(isinstance(module, torch.nn.GroupNorm) for module in model.unet.modules())
+    assert f"(attention {counted['to_']}, mid_block.* {counted['mid_block']}, norms {norms})" in line
+    assert f"{model.num_parameters:,} parameters" in line
+
+
+def test_the_layout_tells_adapters_of_equal_length_apart() -> None:
+    """Two layers at rank 1, or one at rank 2, may have as many parameters."""
+    ones = target(("*.to_q",), rank=2), target(("*.to_k",), rank=2)
+    assert ones[0].num_parameters == ones[1].num_parameters
+    assert ones[0].layout != ones[1].layout
+    assert ones[0].layout == target(("*.to_q",), rank=2).layout
+    assert ones[0].restricted(1, ()).layout not in (ones[0].layout, ones[1].restricted(1, ()).layout)
+    assert ones[0].all_weights().layout != ones[0].layout

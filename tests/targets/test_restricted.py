@@ -76,4 +76,4 @@ def test_what_the_target_does_not_have_is_refused(
 
 def test_a_layer_of_few_inputs_has_a_lora_of_their_number() -> None:
     assert make_target(12).layer_shapes[0] == (16, 9)  # conv_in sees one channel of 3×3
-    assert {"attention", "time", "convolutions", "resampling", "ends", "norms"} == set(GROUPS)
+    assert {"attention", "feed_forward", "time", "convolutions", "resampling", "ends", "norms"} == set(GROUPS)

@@ -22,19 +22,26 @@ def test_a_pipeline_folder_is_read_with_its_own_schedule(tmp_path: Path) -> None
     assert torch.equal(found.unet.conv_in.weight, base.unet.conv_in.weight)
 
 
-def test_a_bare_unet_is_taken_to_predict_velocities(tmp_path: Path) -> None:
-    UNetBase.untrained(SPEC, **SHAPE).unet.save_pretrained(tmp_path)
-    assert UNetBase.load(tmp_path, **SHAPE).scheduler.config["prediction_type"] == "v_prediction"
+def test_an_old_pipeline_keeps_its_model_and_its_schedule_at_the_top(tmp_path: Path) -> None:
+    base = UNetBase.untrained(SPEC, **SHAPE)
+    base.unet.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="so that nothing says what its model predicts"):
+        UNetBase.load(tmp_path, **SHAPE)
+    DDPMScheduler(prediction_type="sample").save_pretrained(tmp_path)
+    found = UNetBase.load(tmp_path, **SHAPE)
+    assert found.scheduler.config["prediction_type"] == "sample"
+    assert torch.equal(found.unet.conv_in.weight, base.unet.conv_in.weight)
 
 
-def test_what_cannot_be_read_is_refused_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"expected a diffusers pipeline folder with unet/config\.json"):
-        UNetBase.load(tmp_path, **SHAPE)
-    UNetBase.untrained(SPEC, **SHAPE).save(tmp_path)
-    with pytest.raises(UserError, match="makes images of size 8 with 1 channels, the data has 8 with 3") as caught:
-        UNetBase.load(tmp_path, image_size=8, channels=3)
-    assert "\n" not in str(caught.value)
-    for file in tmp_path.glob("unet/*.safetensors"):
-        file.unlink()
-    with pytest.raises(UserError, match=r"cannot be read .*: export the model again"):
-        UNetBase.load(tmp_path, **SHAPE)
+@pytest.mark.parametrize("image_size", [18, 30])
+def test_images_that_do_not_halve_evenly_are_refused(image_size: int, tmp_path: Path) -> None:
+    spec = BaseSpec(block_out_channels=(16, 16, 32))
+    with pytest.raises(UserError, match=f"data.image_size = {image_size} with 3 levels in base.block_out_channels"):
+        UNetBase.untrained(spec, image_size=image_size, channels=1)
+    unet = UNetBase.untrained(spec, image_size=16, channels=1).unet
+    unet.register_to_config(sample_size=image_size)
+    DDPMPipeline(unet, DDPMScheduler()).save_pretrained(tmp_path)
+    with pytest.raises(
+        UserError, match=f"{image_size} with 3 levels in the pretrained model: expected a multiple of 4"
+    ):
+        UNetBase.load(tmp_path, image_size=image_size, channels=1)

@@ -169,6 +169,8 @@ class Method(lightning.LightningModule, ABC):
         self.target = options.adapter(target) if isinstance(options, AdapterOptions) else target
         self.embedding_dim = self.public_dim = embedding_dim
         self._options = options
+        for ability in self.asks(options):
+            self.target.require(ability)
 
     @property
     def options(self) -> Options:
@@ -185,6 +187,15 @@ class Method(lightning.LightningModule, ABC):
             f"method class {type(self).__name__} names the public phase '{self.public_phase}' without episodes for it: "
             "write its `public_data`, or leave `public_phase` empty"
         )
+
+    @classmethod
+    def asks(cls, options: Any) -> tuple[str, ...]:
+        """Methods of `Target` that only some targets have and that `adapt` calls; a target without is refused before.
+
+        Args:
+            options: Of this method.
+        """
+        return ()
 
     @classmethod
     def mechanisms(cls, budget: Budget, options: Any) -> tuple[Mechanism, ...]:

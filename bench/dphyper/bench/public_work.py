@@ -33,12 +33,16 @@ from dphyper.core.finite import require_finite_weights
 from dphyper.core.specs import BaseSpec, Cell, DataSpec, Performance, content_hash
 from dphyper.metrics.evaluation import Evaluator
 from dphyper.metrics.metric import Features
+from dphyper.targets.pretrained import model_folder
 from dphyper.targets.registry import TARGETS
 from dphyper.targets.target import BaseModel, Target
 
 # Fields of `BaseSpec` that say how the public model is adapted and sampled, and not how it is trained; and its steps,
 # since a longer training begins as a shorter one.
-_OTHERWISE = ("rank", "layers", "sampling_steps", "train_steps")
+_OTHERWISE = ("rank", "layers", "sampling_steps", "guidance_scale", "train_steps", "finetune_steps")
+# Of a model that others trained and that is trained on: the rest says what it would be if it were trained here.
+_FINETUNING = ("kind", "batch_size", "learning_rate", "flips", "class_label", "prompt", "seed")
+_OF_SAMPLING = ("sampling_steps", "guidance_scale")
 SECONDS = "seconds.json"
 # Base models that come with the package, each in a folder of the name of its key.
 SHIPPED = Path(__file__).with_name("shipped")
@@ -86,14 +90,15 @@ class PublicWork:
 
     def base_key(self, data: DataSpec, spec: BaseSpec) -> str:
         """Hash of all that decides about the public model."""
-        kind = TARGETS[spec.kind]
-        if spec.pretrained:
-            return content_hash([spec.kind, kind.version, _content(Path(spec.pretrained))])
-        return content_hash([self._training_key(data, spec), spec.train_steps])
+        if spec.pretrained and not spec.finetune_steps:
+            return _pretrained_key(spec)
+        return content_hash([self._training_key(data, spec), _steps(spec)])
 
     def _training_key(self, data: DataSpec, spec: BaseSpec) -> str:
         """Hash of all that decides about the public model but the number of steps."""
-        training = {name: value for name, value in dataclasses.asdict(spec).items() if name not in _OTHERWISE}
+        training: Any = {name: value for name, value in spec.to_dict().items() if name not in _OTHERWISE}
+        if spec.pretrained:
+            training = [{name: getattr(spec, name) for name in _FINETUNING}, _pretrained_key(spec)]
         versions = [TARGETS[spec.kind].version, PRETRAINING_VERSION, DEALER_VERSION]
         return content_hash([training, versions, self.collection(data).public_fingerprint])
 
@@ -103,11 +108,12 @@ class PublicWork:
         Raises:
             UserError: It does not fit the data.
         """
-        shape = {"image_size": cell.data.image_size, "channels": cell.data.channels}
-        kind = TARGETS[cell.base.kind]
         if cell.base.pretrained:
-            return kind.load(Path(cell.base.pretrained), **shape)
-        return kind.untrained(cell.base, **shape)
+            return _loaded(cell, model_folder(cell.base.pretrained))
+        kind = TARGETS[cell.base.kind]
+        base = kind.untrained(cell.base, image_size=cell.data.image_size, channels=cell.data.channels)
+        base.condition(cell.base)
+        return base
 
     def untrained_method(self, cell: Cell, base: BaseModel) -> Method:
         """The method of a cell around a base model, before its public phase.
@@ -127,10 +133,27 @@ class PublicWork:
         return self._base(cell).to(self.device).target(cell.base)
 
     def _base(self, cell: Cell) -> BaseModel:
-        folder = self.base_folder(cell.data, cell.base)
-        base = TARGETS[cell.base.kind].load(folder, image_size=cell.data.image_size, channels=cell.data.channels)
+        base = _loaded(cell, self.base_folder(cell.data, cell.base))
         require_finite_weights("base model", base)
+        self._hand_encodings(cell, base)
         return base
+
+    def _hand_encodings(self, cell: Cell, base: BaseModel) -> None:
+        """Give a model that encodes slowly the encodings of public and tuning records, which are made once.
+
+        Private records have none: their encodings are never kept.
+        """
+        if not base.slow_encoding:
+            return
+        collection = self.collection(cell.data)
+        shown = [task.indices for task in collection.tasks if task.split != "private"]
+        records = collection.records[np.unique(np.concatenate(shown))]
+
+        def make(result: Path, unfinished: Path) -> None:
+            save_file({"x": base.to(self.device).encode(records).cpu()}, result / "x.safetensors")
+
+        key = content_hash([_pretrained_key(cell.base), collection.public_fingerprint])
+        base.remember(records, load_file(self._cache.entry("encodings", key, make) / "x.safetensors")["x"])
 
     def method(self, cell: Cell) -> tuple[Method, float]:
         """The method with its public phase done, and the seconds that phase took when it was trained."""
@@ -158,7 +181,7 @@ class PublicWork:
     def parts(self, cell: Cell) -> list[PublicPart]:
         """What a cell needs, in the order in which it is made."""
         found = []
-        if not cell.base.pretrained:
+        if not cell.base.pretrained or cell.base.finetune_steps:
             key = f"base {self.base_key(cell.data, cell.base)}"
             found.append(PublicPart(key=key, name="base model", make=lambda: self._base_seconds(cell)))
         method = self.untrained_method(cell, self.untrained_base(cell))
@@ -183,29 +206,28 @@ class PublicWork:
         return found
 
     def _base_folder(self, data: DataSpec, spec: BaseSpec) -> Path:
-        if spec.pretrained:
-            return Path(spec.pretrained)
+        if spec.pretrained and not spec.finetune_steps:
+            return model_folder(spec.pretrained)
         key = self.base_key(data, spec)
         if (shipped := SHIPPED / key).is_dir():
             return shipped
 
         def make(result: Path, unfinished: Path) -> None:
-            base = self.untrained_base(Cell(data=data, base=spec))
+            base, steps = self.untrained_base(cell := Cell(data=data, base=spec)), _steps(spec)
+            self._hand_encodings(cell, base)
             episodes = PublicTasks(
                 self.collection(data),
                 base.encode,
                 seed=spec.seed,
                 tasks=spec.batch_size,
                 query=1,
-                steps=spec.train_steps,
+                steps=steps,
             )
             module = Pretraining(base, spec.learning_rate, flips=spec.flips)
             with self._cache.workplace("base", self._training_key(data, spec)) as longest:
-                beyond = steps_done(longest) > spec.train_steps
+                beyond = steps_done(longest) > steps
                 place = unfinished if beyond else longest
-                seconds = self._train(
-                    module, episodes, spec.train_steps, spec.seed, "base model", place, extensible=not beyond
-                )
+                seconds = self._train(module, episodes, steps, spec.seed, "base model", place, extensible=not beyond)
             average = module.average.module
             assert isinstance(average, BaseModel)
             average.save(result)
@@ -221,7 +243,7 @@ class PublicWork:
                 method.phase_version,
                 DEALER_VERSION,
                 self.base_key(cell.data, cell.base),
-                {name: value for name, value in dataclasses.asdict(cell.base).items() if name != "sampling_steps"},
+                {name: value for name, value in cell.base.to_dict().items() if name not in _OF_SAMPLING},
                 self.collection(cell.data).public_fingerprint,
                 method.public_dim,
                 cell.options if read is None else {field.name: cell.options[field.name] for field in read},
@@ -250,6 +272,23 @@ class PublicWork:
             unfinished=unfinished,
             extensible=extensible,
         )
+
+
+def _loaded(cell: Cell, folder: Path) -> BaseModel:
+    """The public model of a cell as a folder holds it, with its class or prompt fixed."""
+    base = TARGETS[cell.base.kind].load(folder, image_size=cell.data.image_size, channels=cell.data.channels)
+    base.condition(cell.base)
+    return base
+
+
+def _steps(spec: BaseSpec) -> int:
+    """Steps of training of the public model here."""
+    return spec.finetune_steps if spec.pretrained else spec.train_steps
+
+
+def _pretrained_key(spec: BaseSpec) -> str:
+    """Hash of a model that others trained."""
+    return content_hash([spec.kind, TARGETS[spec.kind].version, _content(model_folder(spec.pretrained))])
 
 
 def _device(name: str) -> torch.device:

@@ -71,7 +71,7 @@ def release(cell: Cell, method: Method, draw: Draw, folder: Path) -> Release:
         raise DamagedFileError(f"{error}: bring it back from a copy, or {_way_out(folder)}") from error
     if parameters.exists():
         _require_declared(cell, method, ledger, budget)
-        return _read(parameters, ledger, method.device)
+        return _read(parameters, ledger, method)
     # A row says that an earlier attempt failed, and that is known; without one the process died unseen.
     if not (folder / "row.json").exists():
         interrupted = ledger.to_json()
@@ -107,18 +107,21 @@ def release(cell: Cell, method: Method, draw: Draw, folder: Path) -> Release:
         "seconds": json.dumps(seconds),
         "diagnostics": json.dumps(dict(adaptation.diagnostics)),
         "digest": _digest(adaptation.theta),
+        "layout": method.target.layout,
     }
     with whole_file(parameters) as temporary:
         save_file({"theta": adaptation.theta.contiguous()}, temporary, metadata=beside)
     return Release(adaptation=adaptation, ledger=ledger, seconds=seconds)
 
 
-def _read(parameters: Path, ledger: Ledger, device: torch.device) -> Release:
+def _read(parameters: Path, ledger: Ledger, method: Method) -> Release:
     try:
-        with safe_open(parameters, framework="pt", device=str(device)) as file:
+        with safe_open(parameters, framework="pt", device=str(method.device)) as file:
             theta, beside = file.get_tensor("theta"), file.metadata() or {}
         if beside.get("digest", digest := _digest(theta)) != digest:
             raise ValueError("its numbers are not those that were written")
+        if beside.get("layout", own := method.target.layout) != own:
+            raise ValueError("it was made for another rank, other layers or another seed of the LoRA")
         diagnostics = json.loads(beside.get("diagnostics", "{}"))
         seconds = json.loads(beside.get("seconds", "null"))
     except (OSError, SafetensorError, ValueError) as error:

@@ -124,7 +124,10 @@ class Runner:
         for data, task, n in dict.fromkeys((cell.data, cell.task, cell.n) for cell in cells):
             self.public.collection(data).draw(task, n, seed=0)
         for cell in {(cell.data, cell.base): cell for cell in cells}.values():
-            self.public.untrained_base(cell)
+            base = self.public.untrained_base(cell)
+            # θ of a target that all methods share; one with an adapter of its own says so in its options.
+            for line in base.target(cell.base).account:
+                print(f"target: {line}", flush=True)
 
     def make(self, part: PublicPart, *, threads: int) -> float:
         """Make public work where it is missing, with so many threads; seconds that it took when it was made."""

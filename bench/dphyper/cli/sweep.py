@@ -30,6 +30,9 @@ def parser() -> ArgumentParser:
         "worker is one more worker of a sweep, on any host; submit asks SLURM for workers",
     )
     made.add_argument("--cells", action="store_true", help="of a plan: every single cell with its state")
+    made.add_argument(
+        "--reduced", action="store_true", help="the same methods on tiny models and other data, to see that all runs"
+    )
     made.add_argument("--retry-failed", action="store_true", help="run failed cells again, too")
     return made
 
@@ -39,6 +42,10 @@ def execute(config: Namespace) -> int:
     from dphyper.sweeps.storage import check_storage
 
     sweep = build(Sweep, config)
+    if config.reduced:
+        from dphyper.sweeps.reduced import reduced
+
+        sweep = reduced(sweep)
     check_storage(sweep.storage, alone=config.action in ("plan", "run") and sweep.performance.workers == 1)
     cells = sweep.known_cells()[0] if sweep.search else sweep.cells()
     if config.action == "run":
@@ -68,6 +75,7 @@ def _report(store: "Store") -> Path:
 
 
 def _plan(sweep: Sweep, cells: list[Cell], *, single: bool) -> None:
+    from dphyper.bench.estimate import estimate
     from dphyper.bench.runner import Runner
     from dphyper.bench.searches import RecordedSearch
     from dphyper.bench.store import Store
@@ -92,6 +100,8 @@ def _plan(sweep: Sweep, cells: list[Cell], *, single: bool) -> None:
         frame = states(cells, store)
         known = dict(zip(frame["cell"], frame["state"], strict=True))
         print(frame.to_string(index=False) if single else "\n".join(summary(cells, known)))
+        missing = [cell for cell in cells if store.status(cell.id) != "done"]
+        print("\n".join(estimate(missing, runner.public)))
         print(f"{len(cells)} cells: " + ", ".join(f"{n} {s}" for s, n in frame["state"].value_counts().items()))
     if agenda and agenda.open:
         waiting = f", {agenda.waiting} of the grid until it has chosen" * bool(agenda.waiting)

@@ -164,8 +164,14 @@ class BaseSpec:
 
     Attributes:
         kind: A registered kind of target, such as ``unet``.
-        pretrained: Folder of a diffusers pipeline (or of a bare ``UNet2DModel``) to use instead of
-            pre-training; empty to pre-train.
+        pretrained: Folder of a diffusers pipeline, or its name on the Hugging Face hub (``OWNER/NAME``, or
+            ``OWNER/NAME@REVISION``), to use instead of pre-training; empty to pre-train.
+        finetune_steps: Optimiser steps of ordinary training of a ``pretrained`` model on the public tasks before
+            anything else, with the batch size and learning rate below; 0 to take it as it is.
+        class_label: Class of a class-conditional model; every image, public or private, is of this class. -1 for none.
+        prompt: Prompt of a text-conditional model, for every image.
+        guidance_scale: Weight of the condition when images are drawn: 1 for the model's own law, more for
+            classifier-free guidance. Losses never use it.
         block_out_channels: Channels of the U-Net's levels, each a multiple of 8.
         layers_per_block: ResNet blocks in each level.
         train_steps: Optimiser steps of the pre-training.
@@ -173,14 +179,18 @@ class BaseSpec:
         learning_rate: Of the pre-training, by AdamW.
         flips: Whether images are mirrored left to right by chance in pre-training; not for letters.
         rank: Rank r of the LoRA. A is frozen and random, B is what every method produces.
-        layers: Groups of layers that are adapted; which there are, the kind of target says (for ``unet``: attention,
-            time, convolutions, resampling and ends by a LoRA, norms by their scales and shifts).
+        layers: What is adapted: groups of layers (attention, feed_forward, time, convolutions, resampling and ends by a
+            LoRA, norms by their scales and shifts), or patterns of layers' names with ``*``, such as ``mid_block.*``.
         sampling_steps: Steps of the sampler that draws images.
         seed: Seed of the pre-training and of the frozen A.
     """
 
     kind: str = "unet"
     pretrained: str = ""
+    finetune_steps: int = 0
+    class_label: int = -1
+    prompt: str = ""
+    guidance_scale: float = 1.0
     block_out_channels: tuple[int, ...] = (32, 64, 64)
     layers_per_block: int = 1
     train_steps: int = 4000
@@ -195,11 +205,30 @@ class BaseSpec:
     def __post_init__(self) -> None:
         _positive(rank=self.rank, batch_size=self.batch_size, learning_rate=self.learning_rate)
         _positive(sampling_steps=self.sampling_steps, layers_per_block=self.layers_per_block)
-        _positive(train_steps=self.train_steps)
+        _positive(train_steps=self.train_steps, guidance_scale=self.guidance_scale)
+        if self.finetune_steps < 0 or (self.finetune_steps and not self.pretrained):
+            raise UserError(
+                f"base.finetune_steps = {self.finetune_steps}: expected steps on a base.pretrained model, or 0; a "
+                "model that is trained here has base.train_steps"
+            )
+        if self.class_label < -1:
+            raise UserError(f"base.class_label = {self.class_label}: expected a class from 0 on, or -1 for none")
         _seed(**{"base.seed": self.seed})
         if any(c % 8 or c < 8 for c in self.block_out_channels) or not self.block_out_channels:
             given = list(self.block_out_channels)
             raise UserError(f"base.block_out_channels = {given}: expected multiples of 8 above 0, one a level")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; a field that came after schema 5 is left out at its default, so that older hashes hold.
+
+        >>> "prompt" in BaseSpec().to_dict(), "prompt" in BaseSpec(prompt="a cat").to_dict()
+        (False, True)
+        """
+        plain = dataclasses.asdict(self)
+        return {k: v for k, v in plain.items() if k not in _LATER or v != getattr(BaseSpec, k)}
+
+
+_LATER = ("finetune_steps", "class_label", "prompt", "guidance_scale")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,7 +314,7 @@ class Cell:
         return content_hash(
             [
                 dataclasses.asdict(self.data),
-                dataclasses.asdict(self.base),
+                self.base.to_dict(),
                 self.method,
                 self.options,
                 self.embedding_dim,
@@ -295,7 +324,8 @@ class Cell:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON and YAML; ε = ∞ becomes the string "inf", which JSON can hold."""
         plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        plain |= {name: dataclasses.asdict(plain[name]) for name in ("data", "base", "protocol")}
+        plain |= {name: dataclasses.asdict(plain[name]) for name in ("data", "protocol")}
+        plain["base"] = self.base.to_dict()
         plain["options"] = copy.deepcopy(self.options)
         if math.isinf(self.epsilon):
             plain["epsilon"] = "inf"

@@ -23,7 +23,7 @@ import dp_accounting
 from scipy.optimize import brentq
 from scipy.special import log_ndtr
 
-from dphyper.core.errors import PrivacyError
+from dphyper.core.errors import PrivacyError, UserError
 from dphyper.privacy.budget import Budget, Relation
 from dphyper.privacy.mechanisms import Mechanism
 from dphyper.privacy.normal_form import Selections, Steps, normal_form
@@ -32,7 +32,14 @@ from dphyper.privacy.renyi import papernot_steinke_epsilon, rdp_epsilon
 
 # Sound accountants differ by at most 0.5 % in tests/privacy, and one with too few Rényi orders by 6 %.
 RELATIVE_TOLERANCE = 0.02
+# With Poisson samples, the most that both accountants reach: the second one takes exp(ε), and both a grid as long as ε.
+MOST_EPSILON = 500.0
 ABSOLUTE_TOLERANCE = 5e-3  # for small ε: the second accountant may err by `privacy_loss.PRV_ERROR`
+
+_BEYOND = (
+    f"more than the {MOST_EPSILON:g} up to which two accountants can be compared, and no protection: choose a smaller "
+    "epsilon, or inf for no privacy at all"
+)
 
 M = TypeVar("M", bound=Mechanism)
 
@@ -136,6 +143,7 @@ def calibrate(budget: Budget, *mechanisms: M) -> tuple[M, ...]:
 
     Raises:
         PrivacyError: The multipliers already set spend more than the budget, or the accountants disagree.
+        UserError: ε is finite and beyond `MOST_EPSILON`, and the mechanisms take Poisson samples.
 
     >>> from dphyper.privacy.mechanisms import OneShotMean
     >>> (mean,) = calibrate(Budget(epsilon=1.0, delta=1e-5, relation=Relation.ADD_OR_REMOVE_ONE), OneShotMean())
@@ -156,6 +164,9 @@ def _calibrate(budget: Budget, mechanisms: tuple[Mechanism, ...]) -> tuple[Mecha
 
     if math.isinf(budget.epsilon):
         return at(0.0)
+    parts = normal_form(dp_accounting.ComposedDpEvent([m.event() for m in at(1.0)]))
+    if budget.epsilon > MOST_EPSILON and parts and _sampled(parts[0]):
+        raise UserError(f"epsilon = {budget.epsilon:g} with Poisson samples, {_BEYOND}")
     free = sum(m.steps for m in mechanisms if not m.is_calibrated)
     if not free:
         if spent(1.0) > budget.epsilon:
@@ -185,6 +196,10 @@ def _calibrate(budget: Budget, mechanisms: tuple[Mechanism, ...]) -> tuple[Mecha
     return calibrated
 
 
+def _sampled(steps: Steps) -> bool:
+    return any(q < 1 for q, _, _ in steps)
+
+
 @lru_cache(maxsize=65536)
 def _first_epsilon(steps: Steps, selections: Selections, delta: float, relation: Relation) -> float:
     """ε by the first accountant of the table at the head of this module."""
@@ -200,16 +215,20 @@ def _first_epsilon(steps: Steps, selections: Selections, delta: float, relation:
 @lru_cache(maxsize=65536)
 def _agreed_epsilon(steps: Steps, selections: Selections, delta: float, relation: Relation) -> float:
     first = _first_epsilon(steps, selections, delta, relation)
+    if MOST_EPSILON < first < math.inf and _sampled(steps):
+        raise PrivacyError(f"ε = {first:.4g} is spent with Poisson samples, {_BEYOND}")
     try:
         if selections:
             second = papernot_steinke_epsilon(steps, selections, delta, relation)
         elif all(q == 1 for q, _, _ in steps):
             second = pld_epsilon(steps, delta, relation)
         else:
-            second = prv_epsilon(steps, delta, relation)
+            second = prv_epsilon(steps, delta, relation, first)
     except (RuntimeError, ValueError, ArithmeticError) as error:
         raise PrivacyError(f"the second accountant gives no ε (the first: {first:.4g}): {error}") from error
-    if not abs(first - second) <= max(RELATIVE_TOLERANCE * max(first, second), ABSOLUTE_TOLERANCE):
+    # Where one is infinite they agree only if both are.
+    difference = 0.0 if first == second else abs(first - second)
+    if math.isinf(difference) or not difference <= max(RELATIVE_TOLERANCE * max(first, second), ABSOLUTE_TOLERANCE):
         raise PrivacyError(
             f"two accountants disagree: ε = {first:.5g} and {second:.5g} at δ = {delta:g} for {steps + selections}"
         )

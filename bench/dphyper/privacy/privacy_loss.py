@@ -20,7 +20,10 @@ from scipy.special import logsumexp, ndtr
 from dphyper.privacy.budget import Relation
 from dphyper.privacy.normal_form import NEIGHBORING_RELATIONS, Steps
 
-PRV_ERROR = 2e-3  # the error in ε that the PRV accountant may make
+# The error in ε that the PRV accountant may make: a number, and a share of ε, well within the tolerance for its
+# disagreement with the first accountant. Its grid has as many points as the loss is wide over this error.
+PRV_ERROR = 2e-3
+_PRV_SHARE = 5e-4
 
 
 def pld_epsilon(steps: Steps, delta: float, relation: Relation) -> float:
@@ -38,24 +41,31 @@ def pld_epsilon(steps: Steps, delta: float, relation: Relation) -> float:
     return float(accountant.get_epsilon(delta))
 
 
-def prv_epsilon(steps: Steps, delta: float, relation: Relation) -> float:
+def prv_epsilon(steps: Steps, delta: float, relation: Relation, about: float = 0.0) -> float:
     """Upper bound on ε by privacy-loss random variables (Gopi, Lee & Wutschitz 2021, arXiv:2106.02848).
+
+    Args:
+        steps: What is composed.
+        delta: δ.
+        relation: Neighbouring relation.
+        about: What ε is about, by another accountant: the larger, the coarser the grid may be.
 
     >>> round(prv_epsilon(((0.25, 6.8, 50),), 1e-5, Relation.ADD_OR_REMOVE_ONE), 2)
     1.0
     """
     from opacus.accountants import PRVAccountant
 
+    error = max(PRV_ERROR, _PRV_SHARE * about)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Opacus takes log(1 - q) at q = 1 and warns of its optimal RDP order
         if relation is not Relation.REPLACE_ONE:
             accountant = PRVAccountant()
             accountant.history = [(sigma, q, count) for q, sigma, count in steps]
-            return float(accountant.get_epsilon(delta, eps_error=PRV_ERROR, delta_error=delta / 1000))
-        return _replace_one_epsilon(steps, delta)
+            return float(accountant.get_epsilon(delta, eps_error=error, delta_error=delta / 1000))
+        return _replace_one_epsilon(steps, delta, error)
 
 
-def _replace_one_epsilon(steps: Steps, delta: float) -> float:
+def _replace_one_epsilon(steps: Steps, delta: float, error: float) -> float:
     """As the PRV accountant of Opacus, with the privacy loss of replace-one."""
     from opacus.accountants.analysis import prv
 
@@ -68,11 +78,11 @@ def _replace_one_epsilon(steps: Steps, delta: float) -> float:
         / order
         for order in np.geomspace(0.5, 256, 40)
     )
-    mesh = PRV_ERROR / math.sqrt(sum(counts) * math.log(12 / delta_error) / 2)
+    mesh = error / math.sqrt(sum(counts) * math.log(12 / delta_error) / 2)
     domain = prv.Domain.create_aligned(-bound - 3, bound + 3, mesh)
     variables = [prv.TruncatedPrivacyRandomVariable(loss, domain.t_min, domain.t_max) for loss in losses]
     composition = prv.compose_heterogeneous([prv.discretize(v, domain) for v in variables], counts)
-    return float(composition.compute_epsilon(delta, delta_error, PRV_ERROR)[2])
+    return float(composition.compute_epsilon(delta, delta_error, error)[2])
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from dphyper.core.errors import UserError
+from dphyper.core.specs import content_hash
 from dphyper.targets.target import Target
 
 if TYPE_CHECKING:
@@ -56,9 +57,18 @@ class AllWeights(Target):
         """θ = 0, the base model; shape (P,)."""
         return torch.zeros(self.num_parameters, device=self._lora.device)
 
+    @property
+    def layout(self) -> str:
+        """Hash of the names and shapes of all weights."""
+        return content_hash([[name, list(weight.shape)] for name, weight in self._base.items()])
+
     def encode(self, records: NDArray[Any]) -> Tensor:
         """As `LoRADiffusion.encode`."""
         return self._lora.encode(records)
+
+    def bound(self, x: Tensor) -> Tensor:
+        """As `LoRADiffusion.bound`."""
+        return self._lora.bound(x)
 
     def _weights(self, theta: Tensor) -> dict[str, Tensor]:
         if theta.dim() != 1:

@@ -1,17 +1,19 @@
-"""A LoRA around a diffusion U-Net as a target.
+"""A LoRA around a diffusion network as a target: a U-Net or a transformer, on pixels or on latents.
 
 A is frozen and random, the parameter vector θ is the concatenation of all B, so θ = 0 is the base model itself. Frozen
 A keeps the model linear in θ inside each layer and removes the gauge freedom (A R, R⁻¹B). Where norms are adapted too,
 θ ends with what is added to the scale and the shift of each of their channels. Losses, gradients and samples
 are functions of θ: no call leaves a trace of one θ in the next.
 
-Shapes: b examples, P parameters of θ, C H W image channels, height, width; images are float32 in [-1, 1].
+Shapes: b examples, P parameters of θ, C H W channels, height, width of what the network sees: images in [-1, 1], or
+latents.
 """
 
 import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
 from typing import Any, cast
 
 import numpy as np
@@ -24,9 +26,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from dphyper.core.errors import UserError, unknown_name
+from dphyper.core.specs import content_hash
 from dphyper.targets.all_weights import AllWeights
-from dphyper.targets.diffusion import corrupt, to_uint8, to_unit
+from dphyper.targets.conditioned import Conditioned
+from dphyper.targets.diffusion import corrupt
 from dphyper.targets.restricted import Restricted
+from dphyper.targets.spaces import Pixels, Space
 from dphyper.targets.target import Target
 
 # Opacus' hooks make torch note at every backward pass that the frozen layers before the first B have no gradient, which
@@ -35,14 +40,15 @@ warnings.filterwarnings("ignore", "Full backward hook is firing")
 
 LORA_MODULES = {
     "attention": ("to_q", "to_k", "to_v", "to_out.0"),
-    "time": ("linear_1", "linear_2", "time_emb_proj"),
+    "feed_forward": ("ff.net.0.proj", "ff.net.2"),
+    "time": ("linear_1", "linear_2", "time_emb_proj", "norm1.linear"),
     "convolutions": ("conv1", "conv2", "conv_shortcut"),
     "resampling": ("downsamplers.0.conv", "upsamplers.0.conv"),
     "ends": ("conv_in", "conv_out"),
 }
 """Groups of layers that a LoRA may change, by the ends of their modules' names: attention projections with their output
-projection, the time embedding with its projection into each block, the convolutions of the ResNet blocks, those between
-the levels, and the first and the last one."""
+projection, the linear layers of transformer blocks, the time embedding with its projection into each block, the
+convolutions of the ResNet blocks, those between the levels, and the first and the last one."""
 
 NORMS = "norms"
 """The group of all group norms, which have no LoRA: their scales and shifts are free themselves."""
@@ -50,70 +56,110 @@ NORMS = "norms"
 GROUPS = (*LORA_MODULES, NORMS)
 
 
-def inject_lora(unet: UNet2DModel, *, rank: int, layers: Sequence[str]) -> UNet2DModel:
-    """Put LoRA layers of scale 1 into a U-Net.
+def inject_lora(net: nn.Module, *, rank: int, layers: Sequence[str]) -> nn.Module:
+    """Put LoRA layers of scale 1 into a network.
 
     Args:
-        unet: Changed in place.
+        net: Changed in place.
         rank: At most that of the layer's inputs is used.
-        layers: Some of `GROUPS`.
+        layers: Some of `GROUPS`, or patterns of layers' names.
 
     Raises:
-        UserError: An unknown group, or none.
+        UserError: An unknown group, a pattern that no layer matches, or none.
     """
-    for group in layers:
-        if group not in GROUPS:
-            raise unknown_name("group of layers in base.layers", group, GROUPS)
     if not layers:
-        raise UserError(f"base.layers is empty: expected some of {', '.join(GROUPS)}")
-    ends = _ends(layers)
+        raise UserError(f"base.layers is empty: expected some of {', '.join(GROUPS)}, or patterns of layers' names")
+    able = _able(net)
+    for entry in layers:
+        if entry in GROUPS:
+            continue
+        if not _is_pattern(entry):
+            raise unknown_name("group of layers in base.layers", entry, GROUPS)
+        if not any(_belongs(name, entry) for name in able):
+            some = ", ".join(map(_own_name, list(able)[:: max(len(able) // 4, 1)]))
+            raise UserError(
+                f"base.layers: the pattern '{entry}' matches none of the {len(able)} linear and convolutional layers, "
+                f"such as {some}"
+            )
     ranks = {
         name: min(rank, module.weight[0].numel())
-        for name, module in unet.named_modules()
-        if f".{name}".endswith(ends) and isinstance(module, nn.Linear | nn.Conv2d)
+        for name, module in able.items()
+        if any(_belongs(name, entry) for entry in layers)
     }
-    if not ranks:  # norms alone
-        return unet
+    if not ranks:
+        if NORMS in layers and any(isinstance(module, nn.GroupNorm) for module in net.modules()):
+            return net
+        raise UserError(f"base.layers = {list(layers)}: the model has no such layer, choose others")
     # The scale is alpha over the rank; it is kept at 1 where the layer has a smaller rank.
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(ranks), rank_pattern=ranks, alpha_pattern=ranks)
-    injected: UNet2DModel = inject_adapter_in_model(config, unet)
+    injected: nn.Module = inject_adapter_in_model(config, net)
     return injected
 
 
-def _ends(layers: Sequence[str]) -> tuple[str, ...]:
-    return tuple(f".{end}" for group in layers for end in LORA_MODULES.get(group, ()))
+def _able(net: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
+    """The layers that can have a LoRA, by name."""
+    return {name: module for name, module in net.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)}
+
+
+def _is_pattern(entry: str) -> bool:
+    return any(sign in entry for sign in "*?.")
+
+
+def _own_name(name: str) -> str:
+    """The name of a layer in the network itself, without what fixes its condition."""
+    return name.removeprefix("net.")
+
+
+def _belongs(name: str, entry: str) -> bool:
+    """Whether a layer is of a group, or matches a pattern.
+
+    >>> _belongs("down_blocks.0.attentions.1.to_q", "attention"), _belongs("net.mid_block.conv1", "mid_block.*")
+    (True, True)
+    >>> _belongs("mid_block.conv1", "attention"), _belongs("mid_block.conv1", "mid")
+    (False, False)
+    """
+    if entry in GROUPS:
+        return f".{name}".endswith(tuple(f".{end}" for end in LORA_MODULES.get(entry, ())))
+    return fnmatchcase(_own_name(name), entry)
 
 
 class LoRADiffusion(Target):
-    """A frozen U-Net and the LoRA around it.
+    """A frozen network and the LoRA around it.
 
     Args:
-        unet: The pre-trained model; LoRA layers are injected into it in place.
+        unet: The pre-trained model, a ``UNet2DModel`` or another network whose condition is fixed; LoRA layers are
+            injected into it in place.
         scheduler: Its noise schedule and prediction type.
         rank: LoRA rank r; in a layer of fewer inputs, as many as these.
-        layers: The parts that are adapted, some of `GROUPS`.
+        layers: The parts that are adapted, some of `GROUPS` or patterns of layers' names.
         sampling_steps: Steps of DPM-Solver++ when images are drawn.
         seed: Seed of the frozen A (orthonormal rows).
+        space: Pixels or latents; the pixels of a ``UNet2DModel`` if not given.
+        guidance_scale: Of classifier-free guidance when images are drawn; 1 for none.
 
     Raises:
-        UserError: An unknown group, or none.
+        UserError: An unknown group, a pattern that no layer matches, or none.
     """
 
     def __init__(
         self,
-        unet: UNet2DModel,
+        unet: UNet2DModel | Conditioned,
         scheduler: DDPMScheduler,
         *,
         rank: int,
         layers: Sequence[str],
         sampling_steps: int,
         seed: int,
+        space: Space | None = None,
+        guidance_scale: float = 1.0,
     ) -> None:
         unet.requires_grad_(False)
-        self.unet = inject_lora(unet, rank=rank, layers=layers).eval()
-        self.scheduler, self._rank, self._groups = scheduler, rank, tuple(layers)
-        self.sampling_steps = sampling_steps
-        self.image_shape = (unet.config["in_channels"], *_pair(unet.config["sample_size"]))
+        self._possible = len(_able(unet))
+        self.unet: Any = inject_lora(unet, rank=rank, layers=layers).eval()
+        self.scheduler, self._rank, self._groups, self._seed = scheduler, rank, tuple(layers), seed
+        self.sampling_steps, self._guidance_scale = sampling_steps, guidance_scale
+        self._space = space or pixels_of(unet.config)
+        self.image_shape = self._space.shape
         rng = torch.Generator().manual_seed(seed)
         self._layers: dict[str, Any] = {}
         self._factors: list[nn.Linear | nn.Conv2d] = []
@@ -146,8 +192,8 @@ class LoRADiffusion(Target):
                 self._norms[name] = module
                 self._slices.append(slice(start, start := start + 2 * module.num_channels))
         self.num_parameters = start
-        widths = [*unet.config["block_out_channels"], unet.config["block_out_channels"][-1]]
-        self.num_features = math.prod(self.image_shape) + sum(widths)
+        self._feature_blocks = _feature_blocks(self.unet)
+        self.num_features = math.prod(self.image_shape) + sum(width for _, width in self._feature_blocks)
         self._grad_sample: Any = GradSampleModule(self.unet, loss_reduction="sum").eval()
         self._grad_sample.disable_hooks()
 
@@ -162,8 +208,29 @@ class LoRADiffusion(Target):
         return torch.zeros(self.num_parameters, device=self.device)
 
     def encode(self, records: NDArray[Any]) -> Tensor:
-        """(b, H, W, C) uint8 images to (b, C, H, W) in [-1, 1], on the model's device."""
-        return to_unit(records).to(self.device)
+        """(b, H, W, C) uint8 images to (b, C, H, W), each by itself, on the model's device."""
+        return self._space.encode(records, self.device)
+
+    def bound(self, x: Tensor) -> Tensor:
+        """Pixels in [-1, 1], latents as they are."""
+        return self._space.bound(x)
+
+    @property
+    def account(self) -> list[str]:
+        """Of how many layers a LoRA is, and how many parameters that makes."""
+        entries = {entry: sum(_belongs(name, entry) for name in self._layers) for entry in self._groups}
+        entries |= {NORMS: len(self._norms)} if NORMS in self._groups else {}
+        shares = ", ".join(f"{entry} {count}" for entry, count in entries.items())
+        return [
+            f"a LoRA of rank {self._rank} on {len(self._layers)} of {self._possible} linear and convolutional layers "
+            f"({shares}): {self.num_parameters:,} parameters"
+        ]
+
+    @property
+    def layout(self) -> str:
+        """Hash of what the numbers of θ stand for: layers, shapes, and the seed of A."""
+        names = [*self._layers, *self._norms]
+        return content_hash([names, self.layer_shapes, self._seed])
 
     def all_weights(self) -> Target:
         """The U-Net with θ the difference of all its weights from the base model's."""
@@ -176,14 +243,14 @@ class LoRADiffusion(Target):
         for group in layers:
             if group not in self._groups:
                 raise unknown_name("group of layers in options.layers", group, self._groups)
-        ends = _ends(layers or self._groups)
+        groups = layers or self._groups
         free, shapes = [], []
         names = (*self._layers, *self._norms)
         for name, part, (rows, columns) in zip(names, self._slices, self.layer_shapes, strict=True):
             if name in self._norms:
-                kept = columns if NORMS in (layers or self._groups) else 0
+                kept = columns if NORMS in groups else 0
             else:
-                kept = min(rank or columns, columns) if f".{name}".endswith(ends) else 0
+                kept = min(rank or columns, columns) if any(_belongs(name, group) for group in groups) else 0
             free.append(torch.arange(part.start, part.stop).view(rows, columns)[:, :kept].flatten())
             shapes += [(rows, kept)] if kept else []
         return Restricted(self, torch.cat(free), shapes)
@@ -298,15 +365,20 @@ class LoRADiffusion(Target):
             return x.new_zeros(0, self.num_parameters)
         # Image-major order, so that the K draws of an image lie together.
         drawn = corrupt(self.scheduler, x.repeat_interleave(multiplicity, 0), rng, stratified=False)
-        self._grad_sample.train()
-        self._grad_sample.enable_hooks()
+        # Opacus listens to modules in training; no other may be, for dropout would draw from the global generator.
+        self._listen(True)
         # As many at once as there are images: K draws take K times as long, and no more memory than one.
         parts = zip(*(whole.split(len(x)) for whole in drawn), strict=True)
         with self._held(theta):
             rows = torch.cat([self._hooked_gradients(*part) for part in parts])
-        self._grad_sample.disable_hooks()
-        self._grad_sample.eval()
+        self._listen(False)
         return rows.view(len(x), multiplicity, -1).mean(1)
+
+    def _listen(self, on: bool) -> None:
+        """Switch opacus' hooks on or off."""
+        for module in (*self._factors, *self._norms.values()):
+            module.train(on)
+        (self._grad_sample.enable_hooks if on else self._grad_sample.disable_hooks)()
 
     @contextmanager
     def _held(self, theta: Tensor) -> Iterator[None]:
@@ -359,7 +431,7 @@ class LoRADiffusion(Target):
         images = []
         for begin in range(0, num, batch_size):
             x = self._noise(min(batch_size, num - begin), rng)
-            images.append(to_uint8(self._denoise(theta, x, rng, begin_at=0)))
+            images.append(self._space.decode(self._denoise(theta, x, rng, begin_at=0)))
         return np.concatenate(images)
 
     @torch.no_grad()
@@ -381,7 +453,7 @@ class LoRADiffusion(Target):
         parts = []
         for part in x.split(batch_size):
             noisy = self.scheduler.add_noise(part, self._noise(len(part), rng), t.expand(len(part)))
-            parts.append(self._denoise(theta, noisy, rng, begin_at=begin_at).clamp(-1, 1))
+            parts.append(self._space.bound(self._denoise(theta, noisy, rng, begin_at=begin_at)))
         return torch.cat(parts)
 
     def few_step_samples(self, theta: Tensor, num: int, steps: int, rng: torch.Generator) -> Tensor:
@@ -394,7 +466,7 @@ class LoRADiffusion(Target):
             rng: Source of the initial noise.
 
         Returns:
-            (b, C, H, W) predicted clean images of the last step, clamped to [-1, 1].
+            (b, C, H, W) predicted clean images of the last step, pixels clamped to [-1, 1].
         """
         alpha_t = self.scheduler.alphas_cumprod.to(theta)
         times = np.linspace(len(alpha_t) - 1, 0, steps + 1).round().astype(int)[:-1].tolist()
@@ -408,7 +480,7 @@ class LoRADiffusion(Target):
                 clean = kept * x - lost * predicted
             else:
                 clean = (x - lost * predicted) / kept if kind == "epsilon" else predicted
-            clean = clean.clamp(-1, 1)
+            clean = self._space.bound(clean)
             if step + 1 < steps:
                 noise = (x - kept * clean) / lost
                 following = alpha_t[times[step + 1]]
@@ -434,20 +506,29 @@ class LoRADiffusion(Target):
         solver = self._solver()
         solver.set_begin_index(begin_at)
         for t in solver.timesteps[begin_at:]:
-            predicted = self.predict(theta, x, t)
+            predicted = self._guided(theta, x, t)
             x = solver.step(predicted, t, x, variance_noise=self._noise(len(x), rng), return_dict=False)[0]
         return x
 
+    def _guided(self, theta: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """The prediction under classifier-free guidance (Ho and Salimans 2022, equation 6, with scale 1 for none)."""
+        predicted = self.predict(theta, x, t)
+        if self._guidance_scale == 1:
+            return predicted
+        with self.unet.unconditional():
+            free = self.predict(theta, x, t)
+        return free + self._guidance_scale * (predicted - free)
+
     def features(self, x: Tensor, batch_size: int = 512) -> Tensor:
-        """Pixels, and activations of the base U-Net on the clean image averaged over space; each image by itself.
+        """Pixels, and activations of the base model on the clean image averaged over space; each image by itself.
 
         Args:
             x: (b, C, H, W) in [-1, 1].
             batch_size: Images at once; changes nothing but memory and speed.
 
         Returns:
-            (b, F): C·H·W pixels, then spatial means of every down block's and of the middle block's output;
-            differentiable in ``x``.
+            (b, F): C·H·W pixels, then spatial means of the outputs of some blocks: of a U-Net the down blocks and the
+            middle block, of a transformer those at a quarter and at half of its depth; differentiable in ``x``.
         """
         # A tenth of the schedule: little enough noise level for the image to be taken as it is.
         t = self.scheduler.config["num_train_timesteps"] // 10
@@ -455,17 +536,18 @@ class LoRADiffusion(Target):
 
         def catch(block: nn.Module, args: object, out: Any) -> None:
             caught.append(out[0] if isinstance(out, tuple) else out)
-            if block is self.unet.mid_block:
+            if block is blocks[-1]:
                 raise _SeenEnoughError
 
-        handles = [block.register_forward_hook(catch) for block in (*self.unet.down_blocks, self.unet.mid_block)]
+        blocks = [block for block, _ in self._feature_blocks]
+        handles = [block.register_forward_hook(catch) for block in blocks]
         try:
             rows = []
             for part in x.split(batch_size):
                 caught.clear()
                 with suppress(_SeenEnoughError):
                     self.unet(part, t)
-                rows.append(torch.cat([part.flatten(1), *(activation.mean((2, 3)) for activation in caught)], 1))
+                rows.append(torch.cat([part.flatten(1), *map(_spatial_mean, caught)], 1))
         finally:
             for handle in handles:
                 handle.remove()
@@ -482,5 +564,25 @@ class _SeenEnoughError(Exception):
     """Ends a forward pass behind the last activation that is wanted; the rest would be most of the work."""
 
 
-def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else (size[0], size[1])
+def _spatial_mean(activation: Tensor) -> Tensor:
+    """(b, width) of a U-Net's (b, width, H, W), or of a transformer's (b, tokens, width)."""
+    return activation.mean((2, 3)) if activation.dim() == 4 else activation.mean(1)
+
+
+def _feature_blocks(unet: nn.Module) -> list[tuple[nn.Module, int]]:
+    """The blocks whose outputs are features, in the order in which they run, with the width of each."""
+    net: Any = unet.net if isinstance(unet, Conditioned) else unet
+    if hasattr(net, "transformer_blocks"):
+        width = net.config["num_attention_heads"] * net.config["attention_head_dim"]
+        depth = len(net.transformer_blocks)
+        # The middle of a diffusion model knows most of what is in an image (Xiang et al. 2023, arXiv:2303.09769).
+        return [(net.transformer_blocks[place], width) for place in sorted({depth // 4, depth // 2})]
+    widths = [*net.config["block_out_channels"], net.config["block_out_channels"][-1]]
+    return list(zip((*net.down_blocks, net.mid_block), widths, strict=True))
+
+
+def pixels_of(config: Any) -> Pixels:
+    """The pixels of a ``UNet2DModel`` of this configuration."""
+    size = config["sample_size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    return Pixels((config["in_channels"], height, width))

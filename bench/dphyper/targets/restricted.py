@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from dphyper.core.errors import UserError
+from dphyper.core.specs import content_hash
 from dphyper.targets.target import Target
 
 
@@ -37,6 +38,19 @@ class Restricted(Target):
     def layer_shapes(self) -> list[tuple[int, int]]:
         """As given."""
         return self._layer_shapes
+
+    @property
+    def layout(self) -> str:
+        """Hash of the whole target's and of what is free."""
+        return content_hash([self._whole.layout, self._free_D.tolist()])
+
+    def bound(self, x: Tensor) -> Tensor:
+        """As the whole target's."""
+        return self._whole.bound(x)
+
+    def require(self, ability: str) -> None:
+        """As the whole target does."""
+        self._whole.require(ability)
 
     def _extend(self, theta: Tensor) -> Tensor:
         """(..., D) to (..., P)."""

@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
 from dphyper.core.errors import UserError
-from dphyper.core.specs import BaseSpec
+from dphyper.core.specs import BaseSpec, content_hash
+
+_ABILITIES = {"vary": "vary records", "few_step_samples": "draw samples with a gradient"}
 
 
 class Target(ABC):
@@ -68,13 +70,23 @@ class Target(ABC):
         """(outputs, inputs) of each matrix in θ, in the order in which they lie there; one column if there are none."""
         return [(self.num_parameters, 1)]
 
+    @property
+    def layout(self) -> str:
+        """Hash of what the numbers of θ stand for; a θ of another layout is refused, whatever its length."""
+        return content_hash(self.layer_shapes)
+
+    @property
+    def account(self) -> list[str]:
+        """Lines that tell a user what of the model is adapted."""
+        return []
+
     def vary(self, theta: Tensor, x: Tensor, strength: float, rng: Generator) -> Tensor:
         """Records like each of ``x``, the less so the greater ``strength`` (0 to 1), under the model at θ."""
-        raise self._cannot("vary records")
+        raise self._cannot(_ABILITIES["vary"])
 
     def few_step_samples(self, theta: Tensor, num: int, steps: int, rng: Generator) -> Tensor:
         """``num`` encoded records that a short deterministic sampler makes of noise, differentiable in θ."""
-        raise self._cannot("draw samples with a gradient")
+        raise self._cannot(_ABILITIES["few_step_samples"])
 
     def restricted(self, rank: int, layers: Sequence[str]) -> "Target":
         """The same model with a smaller adapter around it.
@@ -92,6 +104,22 @@ class Target(ABC):
         """The same model with θ the difference of all its weights from the public ones."""
         raise self._cannot("be trained in all its weights")
 
+    def bound(self, x: Tensor) -> Tensor:
+        """Tensors like encoded records, brought within the values that these have; as they are if there is no bound."""
+        return x
+
+    def require(self, ability: str) -> None:
+        """Refuse to be asked for what this target does not do.
+
+        Args:
+            ability: ``vary`` or ``few_step_samples``.
+
+        Raises:
+            UserError: It does not.
+        """
+        if getattr(type(self), ability) is getattr(Target, ability):
+            raise self._cannot(_ABILITIES[ability])
+
     def _cannot(self, what: str) -> UserError:
         return UserError(f"target {type(self).__name__} cannot {what}: choose a method that does not ask for it")
 
@@ -103,10 +131,13 @@ class BaseModel(nn.Module, ABC):
         version: Raised by the author when training or encoding change their meaning: models that were trained before
             are then not taken for the present ones.
         quick_spec: Fields of `BaseSpec` that make the model small enough for the contract suite.
+        slow_encoding: Whether encoding a record is work, so that the harness keeps the encodings of public records
+            and hands them to `remember`.
     """
 
     version: ClassVar[int]
     quick_spec: ClassVar[Mapping[str, Any]] = {}
+    slow_encoding: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod
@@ -121,6 +152,16 @@ class BaseModel(nn.Module, ABC):
         Raises:
             UserError: The folder cannot be read, or holds a model of another size.
         """
+
+    def condition(self, spec: BaseSpec) -> None:
+        """Fix the class or the prompt of every record; called once, after `load`.
+
+        Raises:
+            UserError: The model does not know it.
+        """
+
+    def remember(self, records: NDArray[Any], x: Tensor) -> None:
+        """Take ``x`` for the encodings of these public records from here on."""
 
     @abstractmethod
     def save(self, folder: Path) -> None:

@@ -1,7 +1,8 @@
 """The default kind of target, ``base.kind: unet``: a diffusers U-Net in pixel space with a LoRA.
 
-The base model is trained from scratch on public images, or read from a diffusers pipeline folder (or a folder that
-``UNet2DModel.save_pretrained`` wrote) of any image size and prediction type.
+The base model is trained from scratch on public images, or read from a diffusers pipeline folder with a
+``UNet2DModel``: of any image size and prediction type, class-conditional (with one class for all images), or with a
+learned variance, which is left aside.
 
 Shapes: C H W image channels, height, width; images are float32 in [-1, 1].
 """
@@ -17,8 +18,10 @@ from torch import Tensor, nn
 
 from dphyper.core.errors import UserError
 from dphyper.core.specs import BaseSpec
+from dphyper.targets.conditioned import Conditioned
 from dphyper.targets.diffusion import corrupt, new_scheduler, new_unet, to_unit
-from dphyper.targets.lora import LoRADiffusion
+from dphyper.targets.lora import LoRADiffusion, pixels_of
+from dphyper.targets.pretrained import PipelineFolder, require_class_label, require_no_condition, require_size
 from dphyper.targets.target import BaseModel
 
 
@@ -35,7 +38,15 @@ class UNetBase(BaseModel):
 
     def __init__(self, unet: UNet2DModel, scheduler: DDPMScheduler) -> None:
         super().__init__()
-        self.unet, self.scheduler = unet, scheduler
+        learned_variance = unet.config["out_channels"] != unet.config["in_channels"]
+        self.unet: UNet2DModel | Conditioned = Conditioned(unet, {}) if learned_variance else unet
+        self.scheduler = scheduler
+        self._folder = PipelineFolder(path=Path(), kind="unet")
+
+    @property
+    def _bare(self) -> UNet2DModel:
+        """The U-Net itself, without what fixes its class."""
+        return self.unet.net if isinstance(self.unet, Conditioned) else self.unet
 
     @classmethod
     def untrained(cls, spec: BaseSpec, *, image_size: int, channels: int) -> Self:
@@ -44,12 +55,7 @@ class UNetBase(BaseModel):
         Raises:
             UserError: Its levels cannot halve the images evenly.
         """
-        levels = len(spec.block_out_channels)
-        if image_size % 2 ** (levels - 1):
-            raise UserError(
-                f"data.image_size = {image_size} with {levels} levels in base.block_out_channels: expected a multiple "
-                f"of {2 ** (levels - 1)}, for each level but the last halves the images"
-            )
+        _require_halves(image_size, len(spec.block_out_channels), "base.block_out_channels")
         with torch.random.fork_rng():
             torch.manual_seed(spec.seed)
             unet = new_unet(
@@ -62,43 +68,54 @@ class UNetBase(BaseModel):
 
     @classmethod
     def load(cls, folder: Path, *, image_size: int, channels: int) -> Self:
-        """Read a diffusers pipeline folder, or a folder that ``UNet2DModel.save_pretrained`` wrote.
+        """Read a ``DDPMPipeline`` folder, or another one with a ``UNet2DModel`` and its scheduler.
 
         Args:
-            folder: With ``unet/`` and ``scheduler/`` inside, or with the U-Net's own files; a bare U-Net is taken
-                to predict velocities on the cosine schedule.
+            folder: With ``unet/`` and ``scheduler/`` inside, or with the files of both at its top.
             image_size: Height and width of the collection's images.
             channels: Channels of the collection's images.
 
         Raises:
-            UserError: The folder or a file in it is missing or cannot be read, or the model has another shape.
+            UserError: A file is missing or cannot be read, or the model is not served or has another shape.
         """
-        inner = folder / "unet" if (folder / "unet").is_dir() else folder
-        if not (inner / "config.json").is_file():
-            raise UserError(
-                f"base.pretrained = '{folder}': expected a diffusers pipeline folder with unet/config.json, "
-                "or a folder written by UNet2DModel.save_pretrained"
+        found = PipelineFolder(path=folder, kind="unet")
+        found.require_pipeline(("DDPMPipeline", "DDIMPipeline", "PNDMPipeline"))
+        config = found.require_class("unet", ("UNet2DModel",))
+        if any((folder / part).is_dir() for part in ("vae", "vqvae", "movq")):
+            raise found.refused(
+                "has an autoencoder beside its U-Net, which therefore sees latents: expected a model of pixels"
             )
-        try:
-            unet = UNet2DModel.from_pretrained(inner, local_files_only=True).float()
-            bare = not (folder / "scheduler").is_dir()
-            scheduler = new_scheduler() if bare else DDPMScheduler.from_pretrained(folder, subfolder="scheduler")
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(
-                f"base.pretrained = '{folder}' cannot be read ({reason}): export the model again"
-            ) from error
-        found = (unet.config["sample_size"], unet.config["in_channels"])
-        if found != (image_size, channels):
-            raise UserError(
-                f"base.pretrained = '{folder}' makes images of size {found[0]} with {found[1]} channels, the data has "
-                f"{image_size} with {channels}: set data.image_size and data.channels to the model's"
+        # The size is missing from a configuration where it was not set.
+        size, seen = config.get("sample_size"), config["in_channels"]
+        require_size(found, size=size, channels=seen, image_size=image_size, data_channels=channels)
+        _require_halves(image_size, len(config["block_out_channels"]), "the pretrained model")
+        if config["out_channels"] not in (seen, 2 * seen):
+            raise found.refused(
+                f"has out_channels = {config['out_channels']}: expected {seen}, or {2 * seen} with a learned variance"
             )
-        return cls(unet, scheduler)
+        for key, served in (("class_embed_type", None), ("mid_block_type", "UNetMidBlock2D")):
+            if config.get(key, served) != served:
+                raise found.refused(f"has a U-Net with {key} '{config[key]}', which is not served")
+        made = cls(found.read("unet", UNet2DModel), found.scheduler())
+        made._folder = found
+        return made
+
+    def condition(self, spec: BaseSpec) -> None:
+        """Fix the class of a class-conditional model.
+
+        Raises:
+            UserError: It has no such class, or a condition is given that it does not have.
+        """
+        require_no_condition(spec, "prompt", "guidance_scale")
+        if classes := self._bare.config.get("num_class_embeds"):
+            require_class_label(self._folder, spec.class_label, classes - 1)
+            self.unet = Conditioned(self._bare, {"class_labels": torch.tensor([spec.class_label])})
+        else:
+            require_no_condition(spec, "class_label")
 
     def save(self, folder: Path) -> None:
         """Write ``unet/``, in half precision, and ``scheduler/``, which diffusers reads too."""
-        copy.deepcopy(self.unet).half().save_pretrained(folder / "unet")
+        copy.deepcopy(self._bare).half().save_pretrained(folder / "unet")
         self.scheduler.save_pretrained(folder / "scheduler")
 
     def encode(self, records: NDArray[Any]) -> Tensor:
@@ -119,4 +136,18 @@ class UNetBase(BaseModel):
             layers=spec.layers,
             sampling_steps=spec.sampling_steps,
             seed=spec.seed,
+            space=pixels_of(self._bare.config),
+        )
+
+
+def _require_halves(image_size: int, levels: int, where: str) -> None:
+    """Refuse images that the levels of a U-Net cannot halve evenly.
+
+    Raises:
+        UserError: They cannot.
+    """
+    if image_size % 2 ** (levels - 1):
+        raise UserError(
+            f"data.image_size = {image_size} with {levels} levels in {where}: expected a multiple "
+            f"of {2 ** (levels - 1)}, for each level but the last halves the images"
         )

@@ -82,6 +82,11 @@ class DPFETA(WarmStart):
     _options: DPFETAOptions
 
     @classmethod
+    def asks(cls, options: DPFETAOptions) -> tuple[str, ...]:
+        """Variations of the central images, where they are trained on."""
+        return ("vary",) if options.warm_up == "images" and options.vary_strength else ()
+
+    @classmethod
     def unscaled_query(cls, options: DPFETAOptions) -> PoissonGradientSteps:
         """Sums of clipped images over Poisson samples, divided by their expected size."""
         return PoissonGradientSteps(
@@ -108,7 +113,7 @@ class DPFETA(WarmStart):
             noise = query.noise_std(private.ledger.budget.relation) * query.steps**0.5 / drawn / query.l2_clip_norm
             count = min(drawn, private.n)  # more draws than records are the same records again
             return images, match_weights(rows_ND, mean_D, torch.full_like(mean_D, noise), count, options.ridge)
-        images = (centre + offsets_QD.unflatten(1, centre.shape)).clamp(-1, 1)
+        images = self.target.bound(centre + offsets_QD.unflatten(1, centre.shape))
         if options.vary_strength:
             copies = images.repeat_interleave(options.variations, 0)
             images = self.target.vary(self.target.initial(), copies, options.vary_strength, rng)

@@ -194,6 +194,11 @@ class Matching(Method):
         """The embedding; it may depend on public records and on ``rng``."""
 
     @classmethod
+    def asks(cls, options: Any) -> tuple[str, ...]:
+        """Samples with a gradient, where the sampler is fitted."""
+        return ("few_step_samples",) if options.fitting == "samples" else ()
+
+    @classmethod
     def mechanisms(cls, budget: Budget, options: Any) -> tuple[OneShotMean, ...]:
         """The one release, with the noise multiplier that spends the whole budget."""
         return calibrate(budget, OneShotMean(l2_clip_norm=1.0, count_weight=options.count_weight))

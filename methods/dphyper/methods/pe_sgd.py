@@ -125,3 +125,8 @@ class PESGD(GuidedDescent):
     options_type = PESGDOptions
     quick_options = {"steps": 2, "multiplicity": 1, "synthetic_images": 4, "synthetic_draws": 1, "evolve_every": 2}
     guide_type = SyntheticSpan
+
+    @classmethod
+    def asks(cls, options: PESGDOptions) -> tuple[str, ...]:
+        """Variations of the images, where these evolve."""
+        return ("vary",) if options.evolve_every else ()

@@ -85,6 +85,11 @@ class PrivateEvolution(Method):
     _options: PrivateEvolutionOptions
 
     @classmethod
+    def asks(cls, options: PrivateEvolutionOptions) -> tuple[str, ...]:
+        """Variations of the population."""
+        return ("vary",)
+
+    @classmethod
     def mechanisms(cls, budget: Budget, options: PrivateEvolutionOptions) -> tuple[NoisyHistogram, ...]:
         """One histogram for each iteration, with one noise multiplier, which together spend the whole budget."""
         return calibrate(budget, *(NoisyHistogram(),) * options.iterations)
