@@ -43,6 +43,7 @@ def reduced(sweep: Sweep) -> Sweep:
         name=f"{sweep.name} reduced",
         store=f"{sweep.store_path} reduced",
         searches=[],
+        search={},
         cell=cell,
         options={str(name): dict(METHODS[str(name)].quick_options) for name in sorted(map(str, methods))},
         grid=grid,
