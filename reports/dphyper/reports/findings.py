@@ -12,7 +12,7 @@ import math
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,18 @@ class Study:
         return _only(shares, f"{method} at {budget(epsilon)} on {task}, {self.folder}", "closed")
 
 
+@cache  # reading a study takes seconds, and tables, figures and pages all ask for it
+def read_study(folder: Path) -> Study:
+    """The study of a folder.
+
+    Raises:
+        UserError: There are no rows.
+    """
+    if not (folder / "rows.parquet").exists():
+        raise UserError(f"'{folder}' has no rows.parquet: run its sweep, or take its page out")
+    return Study(folder=folder)
+
+
 def _only(points: pd.DataFrame, what: str, column: str) -> Interval:
     if len(points) != 1:
         raise UserError(f"{what}: expected one number in the rows, found {len(points)}")
@@ -123,13 +135,10 @@ class Findings:
 
     def __init__(self, results: Path) -> None:
         self.results = results
-        self._studies: dict[str, Study] = {}
 
     def study(self, name: str) -> Study:
         """A study by the path of its folder under ``results``."""
-        if not self.has(name):
-            raise UserError(f"'{self.results / name}' has no rows.parquet: run its sweep, or take its page out")
-        return self._studies.setdefault(name, Study(folder=self.results / name))
+        return read_study(self.results / name)
 
     def has(self, name: str) -> bool:
         """Whether the rows of a study exist."""
@@ -255,7 +264,7 @@ def tables(root: Path) -> dict[Path, str]:
     """
     made = {}
     for name, stems in TABLES_OF.items():
-        study = Study(folder=root / RESULTS / "small_target" / name)
+        study = read_study(root / RESULTS / "small_target" / name)
         for section in study.every_section:
             n = section.key["n"]
             prefix, suffix = "" if n == DEFAULT_N else f"n{n}_", "" if section is study.sections[n] else "_again"
@@ -276,9 +285,8 @@ def draw_figures(root: Path) -> None:
         "fid_vs_embedding_dim": figures.distance_vs_embedding_dim,
         "embedding_dim_heat_map": figures.embedding_dim_heat_map,
     }
-    studies: dict[str, Study] = {}
     for name, n, stem in FIGURES:
-        study = studies.setdefault(name, Study(folder=root / RESULTS / "small_target" / name))
+        study = read_study(root / RESULTS / "small_target" / name)
         path = study.folder / (stem if n == DEFAULT_N else f"{stem}_n{n}")
         draw[stem](study.sections[n], path)
         path.with_suffix(".pdf").unlink()
