@@ -184,8 +184,8 @@ class Findings:
 
     def csv(self, name: str) -> list[dict[str, Any]]:
         """The lines of a committed CSV file."""
-        lines: list[dict[str, Any]] = pd.read_csv(self.results / name).to_dict("records")
-        return lines
+        lines = pd.read_csv(self.results / name).to_dict("records")
+        return [{str(column): value for column, value in line.items()} for line in lines]
 
     def private_methods(self, study: str, n: int = DEFAULT_N) -> list[str]:
         """The private methods of a study."""
