@@ -3,12 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint base measure compare audit theory chaos clean
+.PHONY: demo test lint docs findings reference base measure compare audit theory chaos clean
 
 # The extras follow pyproject.toml. pip leaves an installed torch alone when it is new enough.
 $(VENV)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable ".[train,dev]"
+	$(BIN)/python -m pip install --quiet --editable ".[train,dev,docs]"
 	touch $@
 
 demo: $(VENV)/.installed
@@ -65,6 +65,20 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy bench methods datasets sweeps reports
+
+# The site, into build/site: every link is checked, and nothing is fetched when it is read.
+docs: $(VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# Tables, figures, findings and README again from the rows under docs/results.
+findings: $(VENV)/.installed
+	$(BIN)/python -m dphyper.reports.findings
+
+# The reference pages again from the code.
+reference: $(VENV)/.installed
+	$(BIN)/python -m dphyper.cli.reference_pages
+	$(BIN)/python -m dphyper.cli.methods_page > docs/methods.md
+	$(BIN)/python -m dphyper.datasets.odd_files > docs/odd_files.md
 
 clean:
 	rm -rf runs build dist
