@@ -64,7 +64,7 @@ def test_a_store_is_made_again_of_offline_runs(tmp_path: Path, capsys: pytest.Ca
     for name in (b"frechet", b"3.25", b"embedding_shift", b"row.json", b"ledger.json", cells[0].id.encode()):
         assert name in log.read_bytes()
 
-    (table,) = (path for path in tmp_path.glob("wandb/*/run-*.wandb") if "group-table" in path.name)
+    (table,) = tmp_path.glob("wandb/offline-run-*/run-group-table.wandb")
     assert b"group-report" in table.read_bytes()
     assert b"index.html" in table.read_bytes()
 

@@ -30,6 +30,7 @@ from dphyper.core.specs import Cell, WandbMode
 PROJECT = "dphyper"
 RECORD = ("row.json", "cell.json", "ledger.json")
 SHEETS = ("samples.png", "reference.png")
+_ROOM = 1 << 20  # bytes, more than the run of a cell takes
 _SYNC_SECONDS = 120  # that one upload may take before it is left to the user
 
 
@@ -129,9 +130,16 @@ class Tracking:
         """Upload a run, where that is asked for; the first failure leaves the rest to the user."""
         if self.mode != "online":
             return
-        command = [sys.executable, "-m", "wandb", "sync", str(run)]
+        command = [sys.executable, "-m", "wandb", "sync", str(run.resolve())]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=_SYNC_SECONDS, check=False)
+            done = subprocess.run(
+                command,
+                cwd=self.folder,  # where it keeps a log of its own
+                capture_output=True,
+                text=True,
+                timeout=_SYNC_SECONDS,
+                check=False,
+            )
             reason = "" if done.returncode == 0 else " ".join((done.stderr or done.stdout).split()[-30:])
         except (OSError, subprocess.TimeoutExpired) as error:
             reason = type(error).__name__
@@ -156,7 +164,10 @@ class Tracking:
         wandb = _wandb()
         # Where it cannot write, wandb would go on in a temporary folder, which nobody would look into.
         (self.folder / "wandb").mkdir(parents=True, exist_ok=True)
-        TemporaryFile(dir=self.folder / "wandb").close()
+        # On a full disk its loggers would print hundreds of lines before the first error.
+        with TemporaryFile(dir=self.folder / "wandb") as probe:
+            probe.write(bytes(_ROOM))
+            probe.flush()
         return wandb.init(
             project=PROJECT,
             id=identity,
