@@ -10,8 +10,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock
@@ -63,13 +62,11 @@ class Cache:
                 shutil.rmtree(unfinished, ignore_errors=True)
         return place
 
-    @contextmanager
-    def workplace(self, kind: str, key: str) -> Iterator[Path]:
-        """A folder that stays, for work that several entries go on from, one process at a time."""
-        place = self.root / kind / f".{key}.workplace"
+    def shared(self, kind: str, key: str) -> Path:
+        """A folder that stays, for files that several entries go on from; each is to be put there whole."""
+        place = self.root / kind / f".{key}.shared"
         place.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{place}.lock"):
-            yield place
+        return place
 
 
 def _digests(folder: Path) -> dict[str, str]:

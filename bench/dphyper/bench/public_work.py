@@ -26,7 +26,7 @@ from dphyper.bench.pretraining import PRETRAINING_VERSION, Pretraining
 from dphyper.bench.public import DEALER_VERSION, PublicRecords, PublicTasks
 from dphyper.bench.tasks import Collection
 from dphyper.bench.tracking import Tracking
-from dphyper.bench.training import steps_done, train
+from dphyper.bench.training import copy_checkpoint, steps_done, train
 from dphyper.core.errors import UserError
 from dphyper.core.files import write_json
 from dphyper.core.finite import require_finite_weights
@@ -224,10 +224,12 @@ class PublicWork:
                 steps=steps,
             )
             module = Pretraining(base, spec.learning_rate, flips=spec.flips)
-            with self._cache.workplace("base", self._training_key(data, spec)) as longest:
-                beyond = steps_done(longest) > steps
-                place = unfinished if beyond else longest
-                seconds = self._train(module, episodes, steps, spec.seed, "base model", place, extensible=not beyond)
+            longest = self._cache.shared("base", self._training_key(data, spec))
+            if steps_done(unfinished) < steps_done(longest) <= steps:
+                copy_checkpoint(longest, unfinished)
+            seconds = self._train(module, episodes, steps, spec.seed, "base model", unfinished, extensible=True)
+            if steps_done(longest) < steps:
+                copy_checkpoint(unfinished, longest)
             average = module.average.module
             assert isinstance(average, BaseModel)
             average.save(result)

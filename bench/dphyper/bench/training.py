@@ -6,6 +6,7 @@ never interrupted. It trains on public data only, so that nothing in a checkpoin
 """
 
 import logging
+import shutil
 import sys
 import time
 import warnings
@@ -17,11 +18,13 @@ import torch
 
 from dphyper.bench.public import PublicTasks
 from dphyper.bench.tracking import Tracking
+from dphyper.core.files import whole_file
 from dphyper.core.finite import require_finite_weights
 
 # Steps between two validations, and between two checkpoints. These lie midway: a run that goes on would not validate
 # again at the step of its checkpoint, and what validation draws would be missing.
 INTERVAL = 200
+_CHECKPOINT = "last.ckpt"
 
 
 def train(
@@ -59,8 +62,8 @@ def train(
     # Advice on loaders and loops that were chosen on purpose; errors are exceptions and still come through.
     warnings.filterwarnings("ignore", module="lightning")
     lightning.seed_everything(seed, verbose=False)
-    progress = _Progress(episodes, unfinished / "last.ckpt", at_end=extensible)
-    last = _readable(unfinished / "last.ckpt")
+    progress = _Progress(episodes, unfinished / _CHECKPOINT, at_end=extensible)
+    last = _readable(unfinished / _CHECKPOINT)
     print(f"training {name}: {steps} steps" + ", going on from a checkpoint" * bool(last), flush=True)
     with tracking.phase(name) as logger:
         trainer = lightning.Trainer(
@@ -87,8 +90,14 @@ def train(
 
 def steps_done(unfinished: Path) -> int:
     """Steps that the checkpoint in a folder has behind it; 0 if there is none that can be read."""
-    checkpoint = _readable(unfinished / "last.ckpt")
+    checkpoint = _readable(unfinished / _CHECKPOINT)
     return int(torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"]) if checkpoint else 0
+
+
+def copy_checkpoint(source: Path, target: Path) -> None:
+    """Put the checkpoint of one folder into another, whole or not at all."""
+    with whole_file(target / _CHECKPOINT) as temporary:
+        shutil.copyfile(source / _CHECKPOINT, temporary)
 
 
 class _Progress(lightning.Callback):

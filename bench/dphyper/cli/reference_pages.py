@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from docstring_parser import DocstringStyle, parse
+from jsonargparse import auto_cli
 
 from dphyper.bench.catalog import DATASETS
 from dphyper.bench.store import Row
@@ -95,8 +96,12 @@ PAGES: dict[str, Callable[[], Iterator[str]]] = {
 }  # fmt: skip
 
 
-def write(out: Path) -> None:
-    """Write every page."""
+def write(out: Path = Path("docs/reference")) -> None:
+    """Write every page.
+
+    Args:
+        out: Folder of the pages.
+    """
     out.mkdir(parents=True, exist_ok=True)
     for name, page in PAGES.items():
         (out / f"{name}.md").write_text("\n".join(page()) + "\n", encoding="utf-8")
@@ -125,6 +130,4 @@ def _plain(default: object) -> str:
 
 
 if __name__ == "__main__":
-    command = argparse.ArgumentParser(description="Write the reference pages of the docs.")
-    command.add_argument("--out", type=Path, default=Path("docs/reference"))
-    write(command.parse_args().out)
+    auto_cli(write)

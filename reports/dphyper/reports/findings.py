@@ -7,7 +7,6 @@ where the rows no longer bear it, the command fails. The tables and figures behi
 It does not measure anything. Rows of former schemas are read through `Store.merge`, which needs what training needs.
 """
 
-import argparse
 import math
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -18,6 +17,7 @@ from typing import Any
 
 import jinja2
 import pandas as pd
+from jsonargparse import auto_cli
 
 from dphyper.bench.store import Store
 from dphyper.core.errors import UserError
@@ -292,12 +292,14 @@ def draw_figures(root: Path) -> None:
         path.with_suffix(".pdf").unlink()
 
 
-def main() -> None:
-    """Write tables, figures and pages in place, from the folder of the repository."""
-    command = argparse.ArgumentParser(description="Make tables, figures and pages of the docs again from the rows.")
-    command.add_argument("--pages-only", action="store_true", help="leave the tables and figures behind them")
+def main(pages_only: bool = False) -> None:
+    """Make tables, figures and pages of the docs again from the rows, in the folder of the repository.
+
+    Args:
+        pages_only: Leave the tables and figures behind the pages as they are.
+    """
     root = Path()
-    if not command.parse_args().pages_only:
+    if not pages_only:
         for path, text in tables(root).items():
             (root / path).write_text(text, encoding="utf-8")
         draw_figures(root)
@@ -307,4 +309,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    auto_cli(main)
