@@ -74,5 +74,7 @@ def test_methods_run_on_the_target(stranger: Path) -> None:
     assert "parameters         64" in printed
 
 
-def test_the_readme_shows_the_method_as_it_stands() -> None:
-    assert (EXAMPLES / "my_method.py").read_text() in (ROOT / "README.md").read_text()
+@pytest.mark.parametrize("name", ["method", "target", "metric"])
+def test_the_docs_show_the_example_as_it_stands(name: str) -> None:
+    assert f'--8<-- "examples/my_{name}.py"' in (ROOT / "docs" / "how-to" / f"own_{name}.md").read_text()
+    assert (EXAMPLES / f"my_{name}.py").exists()
