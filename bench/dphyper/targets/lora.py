@@ -196,6 +196,8 @@ class LoRADiffusion(Target):
         self.num_features = math.prod(self.image_shape) + sum(width for _, width in self._feature_blocks)
         self._grad_sample: Any = GradSampleModule(self.unet, loss_reduction="sum").eval()
         self._grad_sample.disable_hooks()
+        for norm in self._norms.values():  # opacus has seen that they are free; elsewhere θ alone has a gradient
+            norm.requires_grad_(False)
 
     @property
     def device(self) -> torch.device:
@@ -283,8 +285,8 @@ class LoRADiffusion(Target):
         change = self._parts[index].unflatten(-1, (norm.num_channels, 2))
         change = change.unflatten(-2, (norm.num_channels, *(1,) * (x.dim() - 2)))
         shape = (-1, *(1,) * (x.dim() - 2))
-        scale = norm.weight.detach().view(shape) + change[..., 0]
-        shift = norm.bias.detach().view(shape) + change[..., 1]
+        scale = norm.weight.view(shape) + change[..., 0]
+        shift = norm.bias.view(shape) + change[..., 1]
         normed: Tensor = nn.functional.group_norm(x, norm.num_groups, eps=norm.eps)
         shifted: Tensor = normed * scale + shift
         return shifted
@@ -307,8 +309,8 @@ class LoRADiffusion(Target):
             base, a = layer.base_layer.weight, layer.lora_A["default"].weight
             weights[f"{name}.base_layer.weight"] = base + (b @ a.flatten(1)).view_as(base)
         for (name, norm), change in zip(self._norms.items(), changes[len(self._layers) :], strict=True):
-            weights[f"{name}.weight"] = norm.weight.detach() + change[:, 0]
-            weights[f"{name}.bias"] = norm.bias.detach() + change[:, 1]
+            weights[f"{name}.weight"] = norm.weight + change[:, 0]
+            weights[f"{name}.bias"] = norm.bias + change[:, 1]
         return weights
 
     @contextmanager
@@ -391,7 +393,7 @@ class LoRADiffusion(Target):
             for factor, matrix in zip(self._factors, matrices, strict=False):
                 factor.weight.copy_(matrix.view_as(factor.weight))
             for parameter, change in zip(norms, changes, strict=True):
-                parameter.add_(change)
+                parameter.add_(change).requires_grad_(True)
         try:
             yield
         finally:
@@ -399,7 +401,7 @@ class LoRADiffusion(Target):
                 for factor in self._factors:
                     factor.weight.zero_()
                 for parameter, value in zip(norms, base, strict=True):
-                    parameter.copy_(value)
+                    parameter.copy_(value).requires_grad_(False)
 
     def _hooked_gradients(self, noisy: Tensor, t_B: Tensor, wanted: Tensor) -> Tensor:
         """(b, P) gradients at the weights that the modules hold, by opacus' hooks."""
