@@ -33,7 +33,10 @@ SMALL_FOLDER = {"image_size": 8, "min_task_size": 4, "cluster_sizes": [], "priva
         (["--embedding_dim", "5000"], "embedding_dim = 5000 is larger than the"),
         (["--protocol.extractor", "inception"], "inception"),
         (["--data.channels", "2"], "data.channels = 2: expected 1 (grey) or 3 (RGB)"),
-        (["--base.pretrained", "nowhere"], "base.pretrained = 'nowhere': no such folder; expected a folder, or OWNER/NAME on the hub"),
+        (
+            ["--base.pretrained", "nowhere"],
+            "base.pretrained = 'nowhere': no such folder; expected a folder, or OWNER/NAME on the hub",
+        ),
         (["--config", "nowhere.yaml"], "File does not exist"),
         (["--store", ""], "store = '': expected the name of a folder"),
         (["--store", "~/runs"], "only a shell expands ~"),

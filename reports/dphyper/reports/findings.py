@@ -245,7 +245,9 @@ def pages(root: Path) -> dict[Path, str]:
         lstrip_blocks=True, keep_trailing_newline=True, autoescape=False,
     )  # fmt: skip
     environment.filters.update(given=given, budget=budget)
-    environment.globals.update(found=found, table=table, label=lambda method: look(method).label, budget=budget)
+    environment.globals.update(
+        inf=math.inf, found=found, table=table, label=lambda method: look(method).label, budget=budget
+    )
     environment.globals["read"] = lambda path: (root / path).read_text(encoding="utf-8").rstrip("\n")
     rendered = {}
     for path in sorted((root / TEMPLATES).rglob("*.md.j2")):
