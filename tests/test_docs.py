@@ -27,6 +27,7 @@ ELSEWHERE = {
     "data.md": "needs data to download; tests/datasets runs each source",
     "publish.md": "tests/cli/test_publish.py runs it",
     "release.md": "a timing",
+    "targets.md": "needs models; tests/examples/test_pretrained.py runs its examples on tiny ones",
 }
 
 
