@@ -14,8 +14,7 @@ Shapes: k embedding dimension, P parameters.
 """
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -32,7 +31,7 @@ from dphyper.privacy.ledger import Ledger
 from dphyper.privacy.noise import NoiseSource
 from dphyper.privacy.private_data import PrivateData
 from dphyper.studies.command import run_command
-from dphyper.studies.probe import LOSS_RECORDS, load_probe, load_rows, mean_loss, save_rows
+from dphyper.studies.probe import LOSS_RECORDS, load_probe, load_rows, mean_loss, save_rows, without_retreat
 
 Change = Callable[[Tensor], Tensor]
 BUDGET = Budget(epsilon=0.5, delta=1e-5, relation=Relation.ADD_OR_REMOVE_ONE)  # the smallest of the sweeps
@@ -94,7 +93,7 @@ def measure(method: Hypernetwork, x: Tensor, n: int) -> dict[str, float]:
     novel = method.contribution(given)[:, -1].count_nonzero() / n
     zero, infinite, n_1 = z_1k.new_zeros(1), z_1k.new_full((1,), math.inf), z_1k.new_full((1,), float(n))
     noisy_with_retreat = _mean_loss_of_releases(method, given, unseen)
-    with _without_retreat(method):
+    with without_retreat(method):
         return {
             "embedding_shift": float(method._shrinkage(z_1k.shape[1]).distance(z_1k, zero, n_1)),
             "novel": float(novel),
@@ -103,18 +102,6 @@ def measure(method: Hypernetwork, x: Tensor, n: int) -> dict[str, float]:
             "noisy_hypernetwork": _mean_loss_of_releases(method, given, unseen),
             "noisy_with_retreat": noisy_with_retreat,
         }
-
-
-@contextmanager
-def _without_retreat(method: Hypernetwork) -> Iterator[None]:
-    """Let the network believe every embedding and take no record for novel."""
-    shrinkage = method._shrinkage(method.embedding_dim)
-    reach, limit = shrinkage.reach, method.novelty.limit
-    shrinkage.reach = method.novelty.limit = math.inf
-    try:
-        yield
-    finally:
-        shrinkage.reach, method.novelty.limit = reach, limit
 
 
 def _mean_loss_of_releases(method: Hypernetwork, given: Tensor, unseen: Tensor) -> float:

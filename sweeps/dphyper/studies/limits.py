@@ -29,7 +29,7 @@ from dphyper.methods.hypernetwork import Hypernetwork
 from dphyper.metrics.evaluation import Evaluator
 from dphyper.metrics.metric import METRICS, Evidence
 from dphyper.studies.command import run_command
-from dphyper.studies.probe import LOSS_RECORDS, load_probe, load_rows, mean_loss, save_rows
+from dphyper.studies.probe import LOSS_RECORDS, load_probe, load_rows, mean_loss, save_rows, without_retreat
 
 FIT: dict[str, Any] = {"fit_steps": 100, "fit_batch_size": 48}
 RELATIVE_RATE = 0.05  # the fits' step, relative to the root mean square of what is fitted
@@ -63,11 +63,13 @@ def find_answers(method: Hypernetwork, x: Tensor, n: int) -> dict[str, Tensor]:
         hidden_1W = method.hidden(z_1k, zero, n_1)
         own_P = method.decode(z_1k, zero, n_1)[0]
         prior_P = method.decode(z_1k, infinite, n_1)[0]
+    with without_retreat(method):  # a fit of the embedding may leave the ball of the public tasks, and is to show where
+        best_embedding_P = fit_code(method, lambda z: method.decode(z, zero, n_1)[0], z_1k, x)
     return {
         "public_model": method.target.initial(),
         "prior": prior_P,
         "hypernetwork": own_P,
-        "best_embedding": fit_code(method, lambda z: method.decode(z, zero, n_1)[0], z_1k, x),
+        "best_embedding": best_embedding_P,
         "best_hidden": fit_code(method, lambda hidden: method.head(hidden)[0], hidden_1W, x),
         "best_parameters": fit_code(method, lambda theta: theta, own_P, x),
     }

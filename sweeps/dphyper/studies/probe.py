@@ -6,6 +6,9 @@ saved as they come and belong to one network: a table of another one is not cont
 Shapes: k embedding dimension, P parameters.
 """
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,6 +83,18 @@ def load_probe(sweep: str) -> Probe:
         evaluator=runner.evaluator(cell.protocol),
         records=records,
     )
+
+
+@contextmanager
+def without_retreat(method: Hypernetwork) -> Iterator[None]:
+    """Let the network believe every embedding and take no record for novel."""
+    shrinkage = method._shrinkage(method.embedding_dim)
+    reach, limit = shrinkage.reach, method.novelty.limit
+    shrinkage.reach = method.novelty.limit = math.inf
+    try:
+        yield
+    finally:
+        shrinkage.reach, method.novelty.limit = reach, limit
 
 
 @torch.no_grad()
